@@ -1,0 +1,97 @@
+//! A message as it lies on the bus: a body and the headers that make parsing it unnecessary for a duplicate.
+
+use bytes::Bytes;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Envelope, Topic, services};
+
+/// A consumer group: one service that gets each message of its topics once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// The orchestrator.
+    Orchestrator,
+    /// Whoever runs the spellcheck.
+    Spellcheck,
+    /// Whoever runs the comparative judgement.
+    CjAssessment,
+    /// Whoever runs the analysis.
+    Nlp,
+    /// Whoever writes the feedback.
+    AiFeedback,
+}
+
+impl Group {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Orchestrator, Self::Spellcheck, Self::CjAssessment, Self::Nlp, Self::AiFeedback];
+
+    /// The name of its service inside idempotency keys.
+    #[must_use]
+    pub const fn service(self) -> &'static str {
+        match self {
+            Self::Orchestrator => services::REGISTRATION,
+            Self::Spellcheck | Self::CjAssessment | Self::Nlp | Self::AiFeedback => services::LIFECYCLE,
+        }
+    }
+
+    /// The groups that get the messages of `topic`. A topic without one is only ever watched.
+    #[must_use]
+    pub const fn of(topic: Topic) -> &'static [Self] {
+        match topic {
+            Topic::ClientBatchPipelineRequest
+            | Topic::ElsBatchPhaseOutcome
+            | Topic::BatchContentProvisioningCompleted => &[Self::Orchestrator],
+            Topic::BatchSpellcheckInitiateCommand => &[Self::Spellcheck],
+            Topic::BatchCjAssessmentInitiateCommand => &[Self::CjAssessment],
+            Topic::BatchNlpInitiateCommandV2 => &[Self::Nlp],
+            Topic::BatchAiFeedbackInitiateCommand => &[Self::AiFeedback],
+            Topic::BatchEssaysReady
+            | Topic::BatchEssaysRegistered
+            | Topic::BatchPhaseSkipped
+            | Topic::BatchPipelineCompleted
+            | Topic::BatchStudentMatchingInitiateCommand
+            | Topic::BatchValidationErrors
+            | Topic::EssayContentProvisioned
+            | Topic::PipelineDenied
+            | Topic::StudentAssociationsConfirmed
+            | Topic::TeacherNotificationRequested => &[],
+        }
+    }
+}
+
+/// The headers of a message (contract, Envelope).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    /// The envelope's `event_id`.
+    pub event_id: Uuid,
+    /// The envelope's `correlation_id`, named `trace_id` among the headers.
+    pub trace_id: Uuid,
+}
+
+/// One message of one topic. Its clones share the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The topic it is for; also its `event_type` header.
+    pub topic: Topic,
+    /// The batch it is about. Messages with the same key keep their order.
+    pub key: String,
+    /// The headers, where the sender wrote them.
+    pub headers: Option<Headers>,
+    /// The envelope, as JSON.
+    pub body: Bytes,
+}
+
+impl Message {
+    /// Writes `envelope` as the body of a message with complete headers.
+    ///
+    /// # Errors
+    /// Where `data` has a map whose keys are not strings, which no type of the contract has.
+    pub fn new<T: Serialize>(
+        topic: Topic,
+        key: String,
+        headers: Headers,
+        envelope: &Envelope<T>,
+    ) -> serde_json::Result<Self> {
+        Ok(Self { topic, key, headers: Some(headers), body: serde_json::to_vec(envelope)?.into() })
+    }
+}

@@ -1,0 +1,155 @@
+//! The record of one batch: all that a step needs to decide.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::phase::{Phase, PhaseRecord, PhaseState};
+use super::time::Millis;
+use crate::contract::{BatchStatus, CourseCode, StorageReferences};
+
+/// The id of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(pub Uuid);
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for BatchId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// The place of an essay in its batch, from 0.
+pub type Slot = u16;
+
+/// A batch. Parts that a step leaves alone are shared with the record it came from, and only the others are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Its id.
+    pub id: BatchId,
+    /// Counts the committed steps, from 1.
+    pub version: u64,
+    /// What registration fixed.
+    pub details: Arc<BatchDetails>,
+    /// Where it stands.
+    pub status: BatchStatus,
+    /// Its essays, by slot.
+    pub essays: Arc<Vec<Essay>>,
+    /// How many slots have text.
+    pub essays_received: Slot,
+    /// Its phases, by [`Phase::index`]; none for a phase nobody asked for.
+    pub phases: [Option<PhaseRecord>; 4],
+    /// The pipeline that is running.
+    pub run: Option<Run>,
+    /// When it was last changed.
+    pub updated_at: Millis,
+}
+
+/// What is known of a batch from its registration on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchDetails {
+    /// The owner: the only one who may change the batch.
+    pub user_id: String,
+    /// The owner's organisation.
+    pub org_id: Option<String>,
+    /// The course; it fixes the language.
+    pub course_code: CourseCode,
+    /// What the students were asked to write.
+    pub student_prompt_ref: Option<StorageReferences>,
+    /// The assignment, which names a prompt too.
+    pub assignment_id: Option<String>,
+    /// Whether `assignment_id` stands for the prompt, because a pipeline request said so.
+    pub assignment_is_prompt: bool,
+    /// The model the comparative judgement shall use.
+    pub cj_default_llm_model: Option<String>,
+    /// Its temperature, 0 to 2.
+    pub cj_default_temperature: Option<f64>,
+    /// When the batch was registered.
+    pub registered_at: Millis,
+}
+
+impl BatchDetails {
+    /// Whether the phases that need a prompt have one.
+    #[must_use]
+    pub const fn has_prompt(&self) -> bool {
+        self.student_prompt_ref.is_some() || self.assignment_is_prompt
+    }
+}
+
+/// One essay of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Essay {
+    /// Its id, unique within the batch.
+    pub id: String,
+    /// Its text, once it has arrived.
+    pub content: Option<EssayContent>,
+}
+
+/// The text of an essay, as it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EssayContent {
+    /// The name of the file it was in.
+    pub file_name: String,
+    /// Where it is stored.
+    pub text_storage_id: String,
+}
+
+/// A pipeline that is running: one phase after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The correlation id of the request that started it.
+    pub correlation_id: Uuid,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// When.
+    pub started_at: Millis,
+    /// The phases that have not been dispatched yet, in the order in which they run.
+    pub queue: Vec<Phase>,
+}
+
+impl Batch {
+    /// The record of `phase`, if anybody asked for it yet.
+    #[must_use]
+    pub const fn phase(&self, phase: Phase) -> Option<&PhaseRecord> {
+        self.phases[phase.index()].as_ref()
+    }
+
+    /// The state of `phase`, if anybody asked for it yet.
+    #[must_use]
+    pub fn phase_state(&self, phase: Phase) -> Option<&PhaseState> {
+        self.phase(phase).map(|record| &record.state)
+    }
+
+    /// Whether `phase` has results that others can go on with.
+    #[must_use]
+    pub fn has_completed(&self, phase: Phase) -> bool {
+        self.phase_state(phase).is_some_and(PhaseState::is_completed)
+    }
+
+    /// The phases that somebody asked for, in order.
+    pub fn requested_phases(&self) -> impl Iterator<Item = (Phase, &PhaseRecord)> {
+        Phase::ALL.into_iter().filter_map(|phase| self.phase(phase).map(|record| (phase, record)))
+    }
+
+    /// The slot of the essay `essay_id`.
+    #[must_use]
+    pub fn slot_of(&self, essay_id: &str) -> Option<Slot> {
+        let index = self.essays.iter().position(|essay| essay.id == essay_id)?;
+        Slot::try_from(index).ok()
+    }
+
+    /// Whether every essay has text.
+    #[must_use]
+    pub fn is_provisioned(&self) -> bool {
+        usize::from(self.essays_received) == self.essays.len()
+    }
+}

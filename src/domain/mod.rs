@@ -1,0 +1,28 @@
+//! What a batch is and how it moves: phases, pipelines, retry rules, and [`step()`], which everything goes through.
+//!
+//! Owns every decision. Pure: no I/O, no clock, no randomness, nothing asynchronous; `now` and every id come in with
+//! the input, effects go out as data. It knows the contract's types and nothing else of the program.
+
+mod batch;
+mod essays;
+mod phase;
+mod pipeline;
+mod rejection;
+pub mod step;
+mod time;
+pub mod view;
+
+pub use batch::{Batch, BatchDetails, BatchId, Essay, EssayContent, Run, Slot};
+pub use essays::EssayCounts;
+pub use phase::{
+    Attempt, AttemptEnd, AttemptOutcome, Category, EssayOutput, EssayResult, MAX_ERROR_MESSAGE_CHARS, Phase,
+    PhaseError, PhaseRecord, PhaseState, Scope, Trigger,
+};
+pub use pipeline::{ResolveError, dependencies, dependents, needs_prompt, resolve};
+pub use rejection::{Rejected, RejectionKind};
+pub use step::{Context, Effect, Input, Outgoing, Rules, Step, Timer, step};
+pub use time::Millis;
+
+/// The most essays that a batch can have. A comparative judgement of so many already takes half a million comparisons,
+/// and one command with all of them stays below a megabyte.
+pub const MAX_ESSAYS: usize = 1_000;

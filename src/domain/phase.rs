@@ -1,0 +1,390 @@
+//! A phase of a batch: its state, its attempts, and how its essays came out.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::batch::Slot;
+use super::rejection::Rejected;
+use super::time::Millis;
+use crate::contract::{ErrorCode, PhaseName, PipelineExecutionStatus};
+
+/// A phase that a pipeline can have, in the order in which phases run (that of the pipeline `comprehensive`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Corrects spelling; hands on new texts.
+    Spellcheck,
+    /// Ranks the essays of the whole batch against each other.
+    CjAssessment,
+    /// Analyses the language.
+    Nlp,
+    /// Writes feedback.
+    AiFeedback,
+}
+
+impl Phase {
+    /// All of them, in order.
+    pub const ALL: [Self; 4] = [Self::Spellcheck, Self::CjAssessment, Self::Nlp, Self::AiFeedback];
+
+    /// Its place in [`Phase::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its name on the wire.
+    #[must_use]
+    pub const fn name(self) -> PhaseName {
+        match self {
+            Self::Spellcheck => PhaseName::Spellcheck,
+            Self::CjAssessment => PhaseName::CjAssessment,
+            Self::Nlp => PhaseName::Nlp,
+            Self::AiFeedback => PhaseName::AiFeedback,
+        }
+    }
+
+    /// The phase of this name; none for `student_matching`, which belongs to readiness.
+    #[must_use]
+    pub const fn from_name(name: PhaseName) -> Option<Self> {
+        match name {
+            PhaseName::Spellcheck => Some(Self::Spellcheck),
+            PhaseName::CjAssessment => Some(Self::CjAssessment),
+            PhaseName::Nlp => Some(Self::Nlp),
+            PhaseName::AiFeedback => Some(Self::AiFeedback),
+            PhaseName::StudentMatching => None,
+        }
+    }
+
+    /// Whether the phase judges a batch as a whole, so that it is only ever retried whole.
+    #[must_use]
+    pub const fn is_whole_batch_only(self) -> bool {
+        match self {
+            Self::CjAssessment => true,
+            Self::Spellcheck | Self::Nlp | Self::AiFeedback => false,
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name().as_str())
+    }
+}
+
+/// Reads a phase's name in any case (contract, HTTP, retry-phase).
+impl FromStr for Phase {
+    type Err = Rejected;
+
+    fn from_str(name: &str) -> Result<Self, Rejected> {
+        Self::ALL
+            .into_iter()
+            .find(|phase| phase.name().as_str().eq_ignore_ascii_case(name))
+            .ok_or_else(|| Rejected::UnknownPhase { name: name.chars().take(100).collect() })
+    }
+}
+
+/// What is known of one phase of one batch, once it was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseRecord {
+    /// Where it stands.
+    pub state: PhaseState,
+    /// How many attempts it has had, the open one included. Attempts are numbered from 1 without holes.
+    pub attempts: u32,
+    /// How each essay came out, by slot. Shared between versions of the record that did not touch it, which is how the
+    /// store knows what to write.
+    pub results: Arc<Vec<EssayResult>>,
+}
+
+impl PhaseRecord {
+    /// A phase that was just asked for, in a batch of `essays` essays.
+    #[must_use]
+    pub fn untried(essays: usize) -> Self {
+        Self {
+            state: PhaseState::PendingDependencies,
+            attempts: 0,
+            results: Arc::new(vec![EssayResult::NotRun; essays]),
+        }
+    }
+}
+
+/// Where a phase stands. Each state carries only what is known in it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PhaseState {
+    /// It waits for other phases of its pipeline, or for its turn.
+    PendingDependencies,
+    /// A user asked for it again, and another phase of the batch is running.
+    Requested {
+        /// The attempt that is going to be dispatched.
+        attempt: Arc<Attempt>,
+    },
+    /// Its command is on its way to a worker.
+    Dispatched {
+        /// The open attempt.
+        attempt: Arc<Attempt>,
+        /// When it counts as failed.
+        deadline: Millis,
+    },
+    /// A worker has it.
+    InProgress {
+        /// The open attempt.
+        attempt: Arc<Attempt>,
+        /// When it counts as failed.
+        deadline: Millis,
+    },
+    /// Every essay it got succeeded.
+    Succeeded {
+        /// The last attempt.
+        attempt: Arc<Attempt>,
+    },
+    /// Some of the essays it got succeeded.
+    PartiallySucceeded {
+        /// The last attempt.
+        attempt: Arc<Attempt>,
+    },
+    /// None of the essays it got succeeded.
+    Failed {
+        /// The last attempt.
+        attempt: Arc<Attempt>,
+    },
+    /// A phase it depends on failed.
+    SkippedDependency {
+        /// That phase.
+        because: Phase,
+    },
+}
+
+impl PhaseState {
+    /// The state's name on the wire.
+    #[must_use]
+    pub const fn status(&self) -> PipelineExecutionStatus {
+        match self {
+            Self::PendingDependencies => PipelineExecutionStatus::PendingDependencies,
+            Self::Requested { .. } => PipelineExecutionStatus::RequestedByUser,
+            Self::Dispatched { .. } => PipelineExecutionStatus::DispatchInitiated,
+            Self::InProgress { .. } => PipelineExecutionStatus::InProgress,
+            Self::Succeeded { .. } => PipelineExecutionStatus::CompletedSuccessfully,
+            Self::PartiallySucceeded { .. } => PipelineExecutionStatus::CompletedWithPartialSuccess,
+            Self::Failed { .. } => PipelineExecutionStatus::Failed,
+            Self::SkippedDependency { .. } => PipelineExecutionStatus::SkippedDueToDependencyFailure,
+        }
+    }
+
+    /// Whether what depends on the phase can run.
+    #[must_use]
+    pub const fn is_completed(&self) -> bool {
+        match self {
+            Self::Succeeded { .. } | Self::PartiallySucceeded { .. } => true,
+            Self::PendingDependencies
+            | Self::Requested { .. }
+            | Self::Dispatched { .. }
+            | Self::InProgress { .. }
+            | Self::Failed { .. }
+            | Self::SkippedDependency { .. } => false,
+        }
+    }
+
+    /// The attempt that a worker has or is about to get, with its deadline.
+    #[must_use]
+    pub const fn in_flight(&self) -> Option<(&Arc<Attempt>, Millis)> {
+        match self {
+            Self::Dispatched { attempt, deadline } | Self::InProgress { attempt, deadline } => {
+                Some((attempt, *deadline))
+            }
+            Self::PendingDependencies
+            | Self::Requested { .. }
+            | Self::Succeeded { .. }
+            | Self::PartiallySucceeded { .. }
+            | Self::Failed { .. }
+            | Self::SkippedDependency { .. } => None,
+        }
+    }
+
+    /// The attempt that has not ended, if there is one.
+    #[must_use]
+    pub const fn open_attempt(&self) -> Option<&Arc<Attempt>> {
+        match self {
+            Self::Requested { attempt } | Self::Dispatched { attempt, .. } | Self::InProgress { attempt, .. } => {
+                Some(attempt)
+            }
+            Self::PendingDependencies
+            | Self::Succeeded { .. }
+            | Self::PartiallySucceeded { .. }
+            | Self::Failed { .. }
+            | Self::SkippedDependency { .. } => None,
+        }
+    }
+
+    /// The attempt that the state is about: the open one, or the last.
+    #[must_use]
+    pub const fn attempt(&self) -> Option<&Arc<Attempt>> {
+        match self {
+            Self::Requested { attempt }
+            | Self::Dispatched { attempt, .. }
+            | Self::InProgress { attempt, .. }
+            | Self::Succeeded { attempt }
+            | Self::PartiallySucceeded { attempt }
+            | Self::Failed { attempt } => Some(attempt),
+            Self::PendingDependencies | Self::SkippedDependency { .. } => None,
+        }
+    }
+}
+
+/// What caused an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// A pipeline reached the phase.
+    Pipeline,
+    /// A user asked for the phase again.
+    User,
+}
+
+impl Trigger {
+    /// As clients read it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pipeline => "pipeline",
+            Self::User => "user",
+        }
+    }
+}
+
+/// Which essays an attempt was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All that come through the phases before.
+    Whole,
+    /// These, in order.
+    Essays(Vec<Slot>),
+}
+
+/// One try at a phase.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Counts from 1.
+    pub number: u32,
+    /// What caused it.
+    pub trigger: Trigger,
+    /// The user who asked.
+    pub requested_by: String,
+    /// Why, where the user said so.
+    pub reason: Option<String>,
+    /// What connects it with the request; unique among the attempts of one phase, so that an outcome names its attempt.
+    pub correlation_id: Uuid,
+    /// What was asked for.
+    pub scope: Scope,
+    /// The slots it runs on, in order; empty until it is dispatched.
+    pub slots: Vec<Slot>,
+    /// When it was asked for.
+    pub enqueued_at: Millis,
+    /// When its command was sent.
+    pub dispatched_at: Option<Millis>,
+    /// When a worker took it.
+    pub started_at: Option<Millis>,
+    /// How it ended, once it has.
+    pub end: Option<AttemptEnd>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptEnd {
+    /// When.
+    pub at: Millis,
+    /// In short.
+    pub outcome: AttemptOutcome,
+    /// Essays of this attempt that succeeded.
+    pub successful: u32,
+    /// Essays of this attempt that failed.
+    pub failed: u32,
+    /// Why, where something failed and the worker said so.
+    pub error: Option<PhaseError>,
+}
+
+/// How an attempt ended, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// All of its essays succeeded.
+    Succeeded,
+    /// Some of its essays succeeded.
+    PartiallySucceeded,
+    /// None did.
+    Failed,
+}
+
+impl AttemptOutcome {
+    /// As clients read it: the status the phase has after such an attempt at all of its essays.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => PipelineExecutionStatus::CompletedSuccessfully.as_str(),
+            Self::PartiallySucceeded => PipelineExecutionStatus::CompletedWithPartialSuccess.as_str(),
+            Self::Failed => PipelineExecutionStatus::Failed.as_str(),
+        }
+    }
+}
+
+/// Whether the same thing may succeed when it is tried again (contract, Idempotent consumer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Category {
+    /// It may.
+    Transient,
+    /// It will not.
+    Permanent,
+}
+
+impl Category {
+    /// As the wire has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+/// The most characters of a worker's error message that are kept.
+pub const MAX_ERROR_MESSAGE_CHARS: usize = 1_000;
+
+/// Why a phase, or one essay in it, failed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PhaseError {
+    /// Which error it is.
+    pub error_code: ErrorCode,
+    /// Whether trying again may help.
+    pub category: Category,
+    /// What a person reads; at most [`MAX_ERROR_MESSAGE_CHARS`] characters.
+    pub message: String,
+}
+
+impl PhaseError {
+    /// The error, with no more of its message than is kept.
+    #[must_use]
+    pub fn new(error_code: ErrorCode, category: Category, message: &str) -> Self {
+        Self { error_code, category, message: message.chars().take(MAX_ERROR_MESSAGE_CHARS).collect() }
+    }
+}
+
+/// How one essay came out of a phase.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EssayResult {
+    /// The phase never got it.
+    NotRun,
+    /// It came out.
+    Succeeded(EssayOutput),
+    /// It did not; why, where the worker said so about this essay.
+    Failed(Option<PhaseError>),
+}
+
+/// What an essay came out with; the next phase gets it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EssayOutput {
+    /// Where its text lies now.
+    pub text_storage_id: String,
+    /// What the spellcheck measured; handed on as it came.
+    pub spellcheck_metrics: Option<Value>,
+}

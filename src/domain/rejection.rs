@@ -1,0 +1,173 @@
+//! Why a step was refused. A refusal changes nothing.
+
+use super::batch::Slot;
+use super::phase::Phase;
+use crate::contract::{BatchStatus, PipelineExecutionStatus};
+
+/// An input that the batch, as it stands, does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// Nobody registered this batch.
+    #[error("there is no such batch")]
+    NoSuchBatch,
+    /// The id is taken.
+    #[error("the batch is registered already")]
+    AlreadyRegistered,
+    /// The registration asks for something that cannot be.
+    #[error("{field}: {reason}")]
+    InvalidRegistration {
+        /// The member of the request.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Somebody else owns the batch.
+    #[error("only the owner of the batch may do this")]
+    NotOwner,
+    /// Not a phase of a pipeline.
+    #[error("there is no phase '{name}'; there are spellcheck, cj_assessment, nlp and ai_feedback")]
+    UnknownPhase {
+        /// The name, shortened.
+        name: String,
+    },
+    /// More essays than there are empty slots.
+    #[error("{sent} essay(s) were sent and {left} slot(s) are left; none was taken")]
+    TooManyEssays {
+        /// Essays sent.
+        sent: usize,
+        /// Slots left.
+        left: usize,
+    },
+    /// The essays are not all there, or the batch cannot be worked on at all.
+    #[error("the batch is {status}; a pipeline needs all of its essays first")]
+    NotReady {
+        /// Where the batch stands.
+        status: BatchStatus,
+    },
+    /// One pipeline at a time.
+    #[error("a pipeline of this batch is running; wait until it has completed")]
+    PipelineActive,
+    /// A phase of the pipeline needs to know what the students were asked to write.
+    #[error("{phase} needs a prompt: register the batch with student_prompt_ref, or send prompt_payload")]
+    PromptMissing {
+        /// The first such phase.
+        phase: Phase,
+    },
+    /// `prompt_payload` must have exactly one of its members.
+    #[error("prompt_payload needs exactly one of assignment_id and cms_prompt_ref")]
+    PromptAmbiguous,
+    /// The prompt can be amended only before the first pipeline.
+    #[error("processing has begun; the prompt can no longer be changed")]
+    ProcessingHasBegun,
+    /// No pipeline was ever asked for.
+    #[error("no pipeline of this batch was ever requested, so there is nothing to retry")]
+    NoPipelineState,
+    /// The phase was never asked for.
+    #[error("{phase} was never requested for this batch; request the pipeline {phase} instead")]
+    PhaseNeverRequested {
+        /// The phase.
+        phase: Phase,
+    },
+    /// The phase is on its way or running.
+    #[error("{phase} is {status}; it can be retried once it has ended")]
+    PhaseRunning {
+        /// The phase.
+        phase: Phase,
+        /// Its status.
+        status: PipelineExecutionStatus,
+    },
+    /// A phase before it has not completed.
+    #[error("{phase} needs {dependency}, which is {status}; retry {dependency} first")]
+    DependencyMissing {
+        /// The phase asked for.
+        phase: Phase,
+        /// The phase it needs.
+        dependency: Phase,
+        /// Where that one stands.
+        status: PipelineExecutionStatus,
+    },
+    /// The phase, or each essay asked for, completed.
+    #[error("{phase} has completed for what was asked; send \"force\": true to run it again")]
+    AlreadyCompleted {
+        /// The phase.
+        phase: Phase,
+    },
+    /// The phase judges the batch as a whole.
+    #[error("{phase} ranks the whole batch against itself and is only ever retried whole; leave essay_ids out")]
+    WholeBatchOnly {
+        /// The phase.
+        phase: Phase,
+    },
+    /// Essays of another batch, or of none.
+    #[error("the batch has no essay '{essay_id}'")]
+    UnknownEssay {
+        /// The first of them, shortened.
+        essay_id: String,
+    },
+    /// An empty list says nothing.
+    #[error("essay_ids is empty; leave it out to retry the whole phase")]
+    NoEssays,
+    /// The essay did not come through the phases before.
+    #[error("the essay in slot {slot} has not come through the phases that {phase} needs")]
+    EssayNotThrough {
+        /// The phase asked for.
+        phase: Phase,
+        /// The essay's slot.
+        slot: Slot,
+    },
+    /// The outcome, start or deadline of an attempt that is not the open one.
+    #[error("{phase} has no open attempt that this belongs to")]
+    StaleAttempt {
+        /// The phase.
+        phase: Phase,
+    },
+    /// A message that contradicts the batch.
+    #[error("the message does not fit the batch: {reason}")]
+    Inconsistent {
+        /// In which way.
+        reason: &'static str,
+    },
+}
+
+/// What a caller can do about a [`Rejected`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectionKind {
+    /// Send something else.
+    Invalid,
+    /// Be somebody else.
+    Forbidden,
+    /// Name something else.
+    NotFound,
+    /// Wait, or change something first.
+    Conflict,
+}
+
+impl Rejected {
+    /// What a caller can do about it.
+    #[must_use]
+    pub const fn kind(&self) -> RejectionKind {
+        match self {
+            Self::NotOwner => RejectionKind::Forbidden,
+            Self::NoSuchBatch | Self::NoPipelineState => RejectionKind::NotFound,
+            Self::InvalidRegistration { .. }
+            | Self::UnknownPhase { .. }
+            | Self::PromptMissing { .. }
+            | Self::PromptAmbiguous
+            | Self::WholeBatchOnly { .. }
+            | Self::UnknownEssay { .. }
+            | Self::NoEssays => RejectionKind::Invalid,
+            Self::AlreadyRegistered
+            | Self::TooManyEssays { .. }
+            | Self::NotReady { .. }
+            | Self::PipelineActive
+            | Self::ProcessingHasBegun
+            | Self::PhaseNeverRequested { .. }
+            | Self::PhaseRunning { .. }
+            | Self::DependencyMissing { .. }
+            | Self::AlreadyCompleted { .. }
+            | Self::EssayNotThrough { .. }
+            | Self::StaleAttempt { .. }
+            | Self::Inconsistent { .. } => RejectionKind::Conflict,
+        }
+    }
+}

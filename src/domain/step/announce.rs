@@ -1,0 +1,193 @@
+//! What the batch tells others: the messages of the contract, made from the record.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Draft, Effect};
+use crate::contract::commands::{
+    AiFeedbackInitiate, CjAssessmentInitiate, CommandBase, NlpInitiate, SpellcheckInitiate,
+};
+use crate::contract::events::{
+    BatchContentProvisioningCompleted, BatchEssaysRegistered, BatchPipelineCompleted, PhaseSkipped,
+};
+use crate::contract::{EventName, SystemMetadata, Text, Topic, metadata, services};
+use crate::domain::batch::Run;
+use crate::domain::essays::EssayCounts;
+use crate::domain::phase::{Attempt, Phase};
+
+/// The class type of a batch without a class (contract, samples).
+const GUEST: &str = "GUEST";
+
+/// A message to publish; the engine puts it into an envelope.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    /// What connects it with the request that caused it.
+    pub correlation_id: Uuid,
+    /// The envelope's `metadata`.
+    pub metadata: Option<Map<String, Value>>,
+    /// The message.
+    pub data: Data,
+}
+
+/// The messages that a batch sends.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Data {
+    /// The batch exists.
+    Registered(BatchEssaysRegistered),
+    /// All slots are filled.
+    ContentProvisioned(BatchContentProvisioningCompleted),
+    /// A phase was left out.
+    PhaseSkipped(PhaseSkipped),
+    /// No phase is left to run.
+    PipelineCompleted(BatchPipelineCompleted),
+    /// Run the spellcheck.
+    Spellcheck(SpellcheckInitiate),
+    /// Run the comparative judgement.
+    CjAssessment(CjAssessmentInitiate),
+    /// Run the analysis.
+    Nlp(NlpInitiate),
+    /// Write the feedback.
+    AiFeedback(AiFeedbackInitiate),
+}
+
+impl Data {
+    /// The topic it travels on.
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        match self {
+            Self::Registered(_) => Topic::BatchEssaysRegistered,
+            Self::ContentProvisioned(_) => Topic::BatchContentProvisioningCompleted,
+            Self::PhaseSkipped(_) => Topic::BatchPhaseSkipped,
+            Self::PipelineCompleted(_) => Topic::BatchPipelineCompleted,
+            Self::Spellcheck(_) => Topic::BatchSpellcheckInitiateCommand,
+            Self::CjAssessment(_) => Topic::BatchCjAssessmentInitiateCommand,
+            Self::Nlp(_) => Topic::BatchNlpInitiateCommandV2,
+            Self::AiFeedback(_) => Topic::BatchAiFeedbackInitiateCommand,
+        }
+    }
+
+    /// Who sends it in the full stack (contract, Who sends what).
+    #[must_use]
+    pub const fn source_service(&self) -> &'static str {
+        match self {
+            Self::Registered(_) => services::REGISTRATION,
+            Self::ContentProvisioned(_) => services::LIFECYCLE,
+            Self::PhaseSkipped(_) => services::CONDUCTOR,
+            Self::PipelineCompleted(_) => services::ORCHESTRATOR,
+            Self::Spellcheck(_) | Self::CjAssessment(_) | Self::Nlp(_) | Self::AiFeedback(_) => services::COMMANDS,
+        }
+    }
+}
+
+impl Draft<'_> {
+    pub(super) fn publish(&mut self, data: Data, correlation_id: Uuid) {
+        self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata: None, data })));
+    }
+
+    fn system_metadata(&self, event: EventName) -> SystemMetadata {
+        SystemMetadata::of_batch(self.batch.id.to_string(), event, self.context.now.to_timestamp())
+    }
+
+    pub(super) fn announce_registration(&mut self) {
+        let details = &self.batch.details;
+        let data = Data::Registered(BatchEssaysRegistered {
+            event: EventName::BatchEssaysRegistered.as_str().to_owned(),
+            entity_id: self.batch.id.to_string(),
+            expected_essay_count: u32::try_from(self.batch.essays.len()).unwrap_or(u32::MAX),
+            essay_ids: self.batch.essays.iter().map(|essay| essay.id.clone()).collect(),
+            metadata: self.system_metadata(EventName::BatchEssaysRegistered),
+            course_code: details.course_code,
+            student_prompt_ref: details.student_prompt_ref.clone(),
+            user_id: details.user_id.clone(),
+            org_id: details.org_id.clone(),
+            class_id: None,
+        });
+        self.publish(data, self.context.correlation_id);
+    }
+
+    pub(super) fn announce_skip(&mut self, phase: Phase) {
+        let correlation_id = self.context.correlation_id;
+        let data = Data::PhaseSkipped(PhaseSkipped {
+            event: EventName::BatchPhaseSkipped.as_str().to_owned(),
+            batch_id: self.batch.id.to_string(),
+            phase_name: phase.to_string(),
+            skip_reason: "already_completed".to_owned(),
+            storage_id: None,
+            correlation_id,
+            metadata: self.system_metadata(EventName::BatchPhaseSkipped),
+        });
+        self.publish(data, correlation_id);
+    }
+
+    pub(super) fn announce_completion(&mut self, run: &Run, counts: EssayCounts) {
+        let duration_ms = self.context.now.since(run.started_at);
+        let completed = self.batch.requested_phases().filter(|(_, record)| record.state.is_completed());
+        let data = Data::PipelineCompleted(BatchPipelineCompleted {
+            event: EventName::BatchPipelineCompleted.as_str().to_owned(),
+            batch_id: self.batch.id.to_string(),
+            completed_phases: completed.map(|(phase, _)| phase.to_string()).collect(),
+            final_status: self.batch.status,
+            processing_duration_seconds: std::time::Duration::from_millis(duration_ms).as_secs_f64(),
+            successful_essay_count: counts.successful,
+            failed_essay_count: counts.failed,
+            correlation_id: run.correlation_id,
+            metadata: self.system_metadata(EventName::BatchPipelineCompleted),
+        });
+        self.publish(data, run.correlation_id);
+    }
+
+    /// Tells the worker of `phase` to run `attempt`.
+    pub(super) fn announce_command(&mut self, phase: Phase, attempt: &Attempt) {
+        let details = &self.batch.details;
+        let essays = attempt.slots.iter().filter_map(|&slot| self.batch.input_of(phase, slot)).collect();
+        let base = |event_name| CommandBase {
+            event_name,
+            entity_id: Some(self.batch.id.to_string()),
+            entity_type: Some("batch".to_owned()),
+            parent_id: None,
+            timestamp: Some(self.context.now.to_timestamp()),
+            essays_to_process: essays,
+        };
+        let language = details.course_code.language().to_string();
+        let student_prompt_ref = details.student_prompt_ref.clone();
+        let course_code = details.course_code;
+        let class_type = GUEST.to_owned();
+        let data = match phase {
+            Phase::Spellcheck => {
+                Data::Spellcheck(SpellcheckInitiate { base: base(EventName::BatchSpellcheckInitiateCommand), language })
+            }
+            Phase::CjAssessment => Data::CjAssessment(CjAssessmentInitiate {
+                base: base(EventName::BatchCjAssessmentInitiateCommand),
+                language,
+                course_code,
+                student_prompt_ref,
+                class_type,
+                assignment_id: details.assignment_id.as_deref().and_then(|id| Text::new(id).ok()),
+            }),
+            Phase::Nlp => Data::Nlp(NlpInitiate {
+                base: base(EventName::BatchNlpInitiateCommandV2),
+                language,
+                student_prompt_ref,
+            }),
+            Phase::AiFeedback => Data::AiFeedback(AiFeedbackInitiate {
+                base: base(EventName::BatchAiFeedbackInitiateCommand),
+                language,
+                course_code,
+                student_prompt_ref,
+                class_type,
+                owner_user_id: details.user_id.clone(),
+            }),
+        };
+        let mut members = Map::new();
+        members.insert(metadata::USER_ID.to_owned(), details.user_id.clone().into());
+        members.insert(metadata::ORG_ID.to_owned(), details.org_id.clone().into());
+        members.insert(metadata::ATTEMPT.to_owned(), attempt.number.into());
+        if attempt.slots.len() < self.batch.essays.len() {
+            members.insert(metadata::SLOTS.to_owned(), attempt.slots.clone().into());
+        }
+        let correlation_id = attempt.correlation_id;
+        self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata: Some(members), data })));
+    }
+}

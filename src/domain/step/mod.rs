@@ -1,0 +1,227 @@
+//! The one function that everything goes through: a record and an input give a new record and effects.
+//!
+//! `step` serves live work, redelivery and recovery alike. It changes nothing but its result: what it decides becomes
+//! true when the store has committed it, and is told to others only after that.
+
+mod announce;
+mod outcome;
+mod progress;
+mod readiness;
+mod request;
+mod retry;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+pub use announce::{Data, Outgoing};
+pub use readiness::{NewEssay, Registration};
+pub use retry::RetryRequest;
+
+use super::batch::Batch;
+use super::phase::{Attempt, Phase, PhaseError, PhaseRecord, PhaseState};
+use super::rejection::Rejected;
+use super::time::Millis;
+use crate::contract::requests::PromptPayload;
+use crate::contract::{BatchStatus, EssayRef, StorageReferences};
+
+/// Something that happened to a batch, or is asked of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A batch with so many slots shall exist.
+    Register(Box<Registration>),
+    /// Essays fill the next empty slots.
+    ProvideEssays {
+        /// Who sends them.
+        by: String,
+        /// The essays, in order.
+        essays: Vec<NewEssay>,
+    },
+    /// The lifecycle service says that every slot has text.
+    ContentProvisioned {
+        /// All essays.
+        essays: Vec<EssayRef>,
+    },
+    /// The prompt shall be another.
+    AmendPrompt {
+        /// Who asks.
+        by: String,
+        /// The prompt from now on.
+        student_prompt_ref: StorageReferences,
+    },
+    /// A phase shall run, with all that it depends on.
+    RequestPipeline {
+        /// Who asks.
+        by: String,
+        /// The last phase of the pipeline.
+        last: Phase,
+        /// A prompt, where the batch has none.
+        prompt: Option<PromptPayload>,
+    },
+    /// A phase shall run again, alone.
+    RetryPhase(RetryRequest),
+    /// A worker has taken the command of an attempt.
+    PhaseStarted {
+        /// The phase.
+        phase: Phase,
+        /// The number of the attempt.
+        attempt: u32,
+    },
+    /// An attempt is over.
+    PhaseOutcome(PhaseOutcome),
+    /// An attempt has taken too long.
+    DeadlineExpired {
+        /// The phase.
+        phase: Phase,
+        /// The number of the attempt.
+        attempt: u32,
+    },
+}
+
+/// What an `ELSBatchPhaseOutcomeV1` and its envelope say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseOutcome {
+    /// The phase.
+    pub phase: Phase,
+    /// `completed_successfully`, `completed_with_failures`; anything else: failed.
+    pub status: BatchStatus,
+    /// The essays that came out.
+    pub processed: Vec<EssayRef>,
+    /// The number of the attempt, where the worker echoed it.
+    pub attempt: Option<u32>,
+    /// The correlation id of the command that this answers.
+    pub correlation_id: Option<Uuid>,
+    /// Why it failed, where the worker said so.
+    pub error: Option<PhaseError>,
+    /// Why single essays failed, where the worker said so.
+    pub essay_errors: BTreeMap<String, PhaseError>,
+}
+
+/// What a step is told besides the input.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Millis,
+    /// What connects all that this input causes.
+    pub correlation_id: Uuid,
+    /// What is configured.
+    pub rules: &'a Rules,
+}
+
+/// The configurable rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// For each phase, by [`Phase::index`]: how long after its dispatch an attempt counts as failed, in milliseconds.
+    pub phase_deadline_ms: [u64; 4],
+}
+
+impl Default for Rules {
+    /// A quarter of an hour for every phase.
+    fn default() -> Self {
+        Self { phase_deadline_ms: [15 * 60 * 1_000; 4] }
+    }
+}
+
+/// What a step decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The record from now on. Its version is that of the old record where nothing changed.
+    pub batch: Batch,
+    /// What has to be committed with it, and told afterwards.
+    pub effects: Vec<Effect>,
+}
+
+/// Something that a step causes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Publish a message.
+    Publish(Box<Outgoing>),
+    /// Add an attempt that has ended to the ledger.
+    RecordAttempt {
+        /// Its phase.
+        phase: Phase,
+        /// The attempt.
+        attempt: Arc<Attempt>,
+    },
+    /// Wake the batch at a time.
+    ArmTimer(Timer),
+    /// Do not.
+    DisarmTimer(Timer),
+}
+
+/// The deadline of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Timer {
+    /// When it is due.
+    pub due: Millis,
+    /// The phase.
+    pub phase: Phase,
+    /// The number of the attempt.
+    pub attempt: u32,
+}
+
+/// Decides what `input` does to `batch`, which is none before its registration.
+///
+/// # Errors
+/// [`Rejected`] where the batch, as it stands, does not allow the input; nothing is changed then.
+pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Result<Step, Rejected> {
+    let Some(batch) = batch else {
+        return match input {
+            Input::Register(registration) => Ok(readiness::register(*registration, context)),
+            Input::ProvideEssays { .. }
+            | Input::ContentProvisioned { .. }
+            | Input::AmendPrompt { .. }
+            | Input::RequestPipeline { .. }
+            | Input::RetryPhase(_)
+            | Input::PhaseStarted { .. }
+            | Input::PhaseOutcome(_)
+            | Input::DeadlineExpired { .. } => Err(Rejected::NoSuchBatch),
+        };
+    };
+    let mut draft = Draft::of(batch, context);
+    match input {
+        Input::Register(_) => return Err(Rejected::AlreadyRegistered),
+        Input::ProvideEssays { by, essays } => draft.provide_essays(&by, essays)?,
+        Input::ContentProvisioned { essays } => draft.content_provisioned(&essays)?,
+        Input::AmendPrompt { by, student_prompt_ref } => draft.amend_prompt(&by, student_prompt_ref)?,
+        Input::RequestPipeline { by, last, prompt } => draft.request_pipeline(&by, last, prompt)?,
+        Input::RetryPhase(request) => draft.retry_phase(request)?,
+        Input::PhaseStarted { phase, attempt } => draft.phase_started(phase, attempt)?,
+        Input::PhaseOutcome(outcome) => draft.phase_outcome(outcome)?,
+        Input::DeadlineExpired { phase, attempt } => draft.deadline_expired(phase, attempt)?,
+    }
+    Ok(draft.finish())
+}
+
+/// A step in the making.
+struct Draft<'a> {
+    batch: Batch,
+    effects: Vec<Effect>,
+    context: &'a Context<'a>,
+    changed: bool,
+}
+
+impl<'a> Draft<'a> {
+    fn of(batch: &Batch, context: &'a Context<'a>) -> Self {
+        Self { batch: batch.clone(), effects: Vec::new(), context, changed: false }
+    }
+
+    fn finish(mut self) -> Step {
+        if self.changed {
+            self.batch.version += 1;
+            self.batch.updated_at = self.context.now;
+        }
+        Step { batch: self.batch, effects: self.effects }
+    }
+
+    fn require_owner(&self, user_id: &str) -> Result<(), Rejected> {
+        if self.batch.details.user_id == user_id { Ok(()) } else { Err(Rejected::NotOwner) }
+    }
+
+    fn set_state(&mut self, phase: Phase, state: PhaseState) {
+        let essays = self.batch.essays.len();
+        self.batch.phases[phase.index()].get_or_insert_with(|| PhaseRecord::untried(essays)).state = state;
+        self.changed = true;
+    }
+}

@@ -1,0 +1,156 @@
+//! What becomes of an attempt: started, over, or too late.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Draft, Effect, PhaseOutcome, Timer};
+use crate::contract::{BatchStatus, ErrorCode, EssayRef};
+use crate::domain::batch::Slot;
+use crate::domain::phase::{
+    Attempt, AttemptEnd, AttemptOutcome, Category, EssayOutput, EssayResult, Phase, PhaseError, PhaseState,
+};
+use crate::domain::rejection::Rejected;
+
+impl Draft<'_> {
+    pub(super) fn phase_started(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
+        match self.batch.phase_state(phase) {
+            Some(PhaseState::Dispatched { attempt, deadline }) if attempt.number == number => {
+                let mut attempt = Arc::clone(attempt);
+                let deadline = *deadline;
+                Arc::make_mut(&mut attempt).started_at = Some(self.context.now);
+                self.set_state(phase, PhaseState::InProgress { attempt, deadline });
+                Ok(())
+            }
+            // The command came twice; the worker that has it now is as good as the first.
+            Some(PhaseState::InProgress { attempt, .. }) if attempt.number == number => Ok(()),
+            Some(_) | None => Err(Rejected::StaleAttempt { phase }),
+        }
+    }
+
+    pub(super) fn phase_outcome(&mut self, outcome: PhaseOutcome) -> Result<(), Rejected> {
+        let phase = outcome.phase;
+        let attempt = self.open_attempt(phase, |attempt| {
+            outcome.attempt.is_none_or(|number| number == attempt.number)
+                && outcome.correlation_id.is_none_or(|correlation_id| correlation_id == attempt.correlation_id)
+        })?;
+        let mut processed: HashMap<&str, &EssayRef> = HashMap::new();
+        for essay in &outcome.processed {
+            if self.batch.slot_of(&essay.essay_id).is_none() {
+                return Err(Rejected::Inconsistent { reason: "it has an essay that the batch does not have" });
+            }
+            processed.insert(&essay.essay_id, essay);
+        }
+        match outcome.status {
+            BatchStatus::CompletedSuccessfully | BatchStatus::CompletedWithFailures => {}
+            BatchStatus::AwaitingContentValidation
+            | BatchStatus::ContentIngestionFailed
+            | BatchStatus::AwaitingPipelineConfiguration
+            | BatchStatus::ReadyForPipelineExecution
+            | BatchStatus::ProcessingPipelines
+            | BatchStatus::AwaitingStudentValidation
+            | BatchStatus::StudentValidationCompleted
+            | BatchStatus::ValidationTimeoutProcessed
+            | BatchStatus::FailedCritically
+            | BatchStatus::Cancelled => processed.clear(),
+        }
+        let results = attempt.slots.iter().map(|&slot| {
+            let essay_id = self.batch.essays[usize::from(slot)].id.as_str();
+            let result = match processed.get(essay_id) {
+                Some(essay) => EssayResult::Succeeded(EssayOutput {
+                    text_storage_id: essay.text_storage_id.clone(),
+                    spellcheck_metrics: essay.spellcheck_metrics.clone(),
+                }),
+                None => EssayResult::Failed(outcome.essay_errors.get(essay_id).cloned()),
+            };
+            (slot, result)
+        });
+        let results: Vec<_> = results.collect();
+        let any_failed = results.iter().any(|(_, result)| matches!(result, EssayResult::Failed(_)));
+        let error = any_failed.then(|| {
+            outcome.error.or_else(|| outcome.essay_errors.into_values().next()).unwrap_or_else(|| {
+                let message = format!("{phase} reported {} and did not say why", outcome.status);
+                PhaseError::new(ErrorCode::UnknownError, Category::Transient, &message)
+            })
+        });
+        self.end_attempt(phase, attempt, results, error);
+        Ok(())
+    }
+
+    pub(super) fn deadline_expired(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
+        let now = self.context.now;
+        let attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
+        let waited_ms = attempt.dispatched_at.map_or(0, |dispatched_at| now.since(dispatched_at));
+        let message = format!("no outcome of {phase} came within {} s", waited_ms / 1_000);
+        let error = PhaseError::new(ErrorCode::Timeout, Category::Transient, &message);
+        let results = attempt.slots.iter().map(|&slot| (slot, EssayResult::Failed(None))).collect();
+        self.end_attempt(phase, attempt, results, Some(error));
+        Ok(())
+    }
+
+    /// The attempt of `phase` that is in flight, if it is the one meant.
+    fn open_attempt(&self, phase: Phase, is_meant: impl Fn(&Attempt) -> bool) -> Result<Arc<Attempt>, Rejected> {
+        match self.batch.phase_state(phase).and_then(PhaseState::in_flight) {
+            Some((attempt, _)) if is_meant(attempt) => Ok(Arc::clone(attempt)),
+            Some(_) | None => Err(Rejected::StaleAttempt { phase }),
+        }
+    }
+
+    /// Merges what the attempt came to into the phase, records it, and lets the pipeline go on.
+    fn end_attempt(
+        &mut self,
+        phase: Phase,
+        attempt: Arc<Attempt>,
+        results: Vec<(Slot, EssayResult)>,
+        error: Option<PhaseError>,
+    ) {
+        let Some(record) = &mut self.batch.phases[phase.index()] else { return };
+        if let Some((_, due)) = record.state.in_flight() {
+            self.effects.push(Effect::DisarmTimer(Timer { due, phase, attempt: attempt.number }));
+        }
+        let (mut successful, mut failed) = (0, 0);
+        let merged = Arc::make_mut(&mut record.results);
+        for (slot, result) in results {
+            match result {
+                EssayResult::Succeeded(_) => successful += 1,
+                EssayResult::Failed(_) | EssayResult::NotRun => failed += 1,
+            }
+            merged[usize::from(slot)] = result;
+        }
+        let outcome = outcome_of(successful, failed);
+        let end = AttemptEnd { at: self.context.now, outcome, successful, failed, error };
+        let attempt = self.record_end(phase, attempt, end);
+
+        let Some(record) = &self.batch.phases[phase.index()] else { return };
+        let (mut successful, mut failed) = (0, 0);
+        for result in record.results.iter() {
+            match result {
+                EssayResult::Succeeded(_) => successful += 1,
+                EssayResult::Failed(_) => failed += 1,
+                EssayResult::NotRun => {}
+            }
+        }
+        let state = match outcome_of(successful, failed) {
+            AttemptOutcome::Succeeded => PhaseState::Succeeded { attempt },
+            AttemptOutcome::PartiallySucceeded => PhaseState::PartiallySucceeded { attempt },
+            AttemptOutcome::Failed => PhaseState::Failed { attempt },
+        };
+        self.set_state(phase, state);
+        self.advance();
+    }
+
+    /// Adds an attempt that has ended to the ledger.
+    pub(super) fn record_end(&mut self, phase: Phase, mut attempt: Arc<Attempt>, end: AttemptEnd) -> Arc<Attempt> {
+        Arc::make_mut(&mut attempt).end = Some(end);
+        self.effects.push(Effect::RecordAttempt { phase, attempt: Arc::clone(&attempt) });
+        attempt
+    }
+}
+
+/// All, some or none.
+const fn outcome_of(successful: u32, failed: u32) -> AttemptOutcome {
+    match (successful, failed) {
+        (0, _) => AttemptOutcome::Failed,
+        (_, 0) => AttemptOutcome::Succeeded,
+        (_, _) => AttemptOutcome::PartiallySucceeded,
+    }
+}

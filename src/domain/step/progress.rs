@@ -1,0 +1,141 @@
+//! A pipeline goes on: the next phase is dispatched, or skipped, or there is none left.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Draft, Effect, Timer};
+use crate::contract::{BatchStatus, ErrorCode};
+use crate::domain::batch::Slot;
+use crate::domain::phase::{
+    Attempt, AttemptEnd, AttemptOutcome, Category, Phase, PhaseError, PhaseRecord, PhaseState, Scope, Trigger,
+};
+use crate::domain::pipeline::dependencies;
+use crate::domain::time::Millis;
+
+impl Draft<'_> {
+    /// Dispatches the next phase that can run, unless one is running; announces the end where none is left.
+    pub(super) fn advance(&mut self) {
+        while let Some(run) = &mut self.batch.run {
+            let is_running = self.batch.phases.iter().flatten().any(|record| record.state.in_flight().is_some());
+            if is_running {
+                return;
+            }
+            if run.queue.is_empty() {
+                self.complete_run();
+                return;
+            }
+            let phase = run.queue.remove(0);
+            self.launch(phase);
+        }
+    }
+
+    /// Dispatches `phase`, or skips it where what it depends on is not there.
+    fn launch(&mut self, phase: Phase) {
+        let requested = self.batch.phase_state(phase).and_then(PhaseState::open_attempt).cloned();
+        let scope = requested.as_ref().map_or(Scope::Whole, |attempt| attempt.scope.clone());
+        let slots: Vec<Slot> = match &scope {
+            Scope::Whole => self.batch.slots().filter(|&slot| self.batch.input_of(phase, slot).is_some()).collect(),
+            Scope::Essays(slots) => {
+                slots.iter().copied().filter(|&slot| self.batch.input_of(phase, slot).is_some()).collect()
+            }
+        };
+        let missing = dependencies(phase).iter().find(|&&dependency| !self.batch.has_completed(dependency));
+        // Where all dependencies completed and still no essay came out of every one of them, the last is to blame.
+        let blame = missing.or_else(|| if slots.is_empty() { dependencies(phase).last() } else { None });
+        match blame.copied() {
+            Some(because) => self.skip(phase, because, requested),
+            None => self.dispatch(phase, requested, slots),
+        }
+    }
+
+    fn skip(&mut self, phase: Phase, because: Phase, requested: Option<Arc<Attempt>>) {
+        if let Some(attempt) = requested {
+            let message = format!("{because} failed before {phase} could be dispatched");
+            let end = AttemptEnd {
+                at: self.context.now,
+                outcome: AttemptOutcome::Failed,
+                successful: 0,
+                failed: 0,
+                error: Some(PhaseError::new(ErrorCode::ProcessingError, Category::Permanent, &message)),
+            };
+            self.record_end(phase, attempt, end);
+        }
+        self.set_state(phase, PhaseState::SkippedDependency { because });
+    }
+
+    fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, slots: Vec<Slot>) {
+        let mut attempt = requested.unwrap_or_else(|| self.pipeline_attempt(phase));
+        let now = self.context.now;
+        let deadline = now.plus(self.context.rules.phase_deadline_ms[phase.index()]);
+        let dispatched = Arc::make_mut(&mut attempt);
+        dispatched.dispatched_at = Some(now);
+        dispatched.slots = slots;
+        self.effects.push(Effect::ArmTimer(Timer { due: deadline, phase, attempt: attempt.number }));
+        self.announce_command(phase, &attempt);
+        self.set_state(phase, PhaseState::Dispatched { attempt, deadline });
+    }
+
+    fn pipeline_attempt(&mut self, phase: Phase) -> Arc<Attempt> {
+        let (by, enqueued_at) = match &self.batch.run {
+            Some(run) => (run.requested_by.clone(), run.started_at),
+            None => (self.batch.details.user_id.clone(), self.context.now),
+        };
+        self.new_attempt(phase, Trigger::Pipeline, by, None, Scope::Whole, enqueued_at)
+    }
+
+    /// The next attempt at `phase`, counted.
+    pub(super) fn new_attempt(
+        &mut self,
+        phase: Phase,
+        trigger: Trigger,
+        requested_by: String,
+        reason: Option<String>,
+        scope: Scope,
+        enqueued_at: Millis,
+    ) -> Arc<Attempt> {
+        let correlation_id = match trigger {
+            Trigger::Pipeline => self.batch.run.as_ref().map(|run| run.correlation_id),
+            Trigger::User => None,
+        }
+        .unwrap_or(self.context.correlation_id);
+        let essays = self.batch.essays.len();
+        let record = self.batch.phases[phase.index()].get_or_insert_with(|| PhaseRecord::untried(essays));
+        record.attempts += 1;
+        let number = record.attempts;
+        let last = record.state.attempt().map(|attempt| attempt.correlation_id);
+        // A client may use one correlation id for several requests. An outcome must still name one attempt.
+        let correlation_id = if last == Some(correlation_id) {
+            Uuid::new_v5(&correlation_id, format!("{phase}/{number}").as_bytes())
+        } else {
+            correlation_id
+        };
+        Arc::new(Attempt {
+            number,
+            trigger,
+            requested_by,
+            reason,
+            correlation_id,
+            scope,
+            slots: Vec::new(),
+            enqueued_at,
+            dispatched_at: None,
+            started_at: None,
+            end: None,
+        })
+    }
+
+    fn complete_run(&mut self) {
+        let Some(run) = self.batch.run.take() else { return };
+        let all_succeeded =
+            self.batch.requested_phases().all(|(_, record)| matches!(record.state, PhaseState::Succeeded { .. }));
+        let counts = self.batch.essay_counts();
+        self.batch.status = if all_succeeded && counts.failed == 0 {
+            BatchStatus::CompletedSuccessfully
+        } else {
+            BatchStatus::CompletedWithFailures
+        };
+        self.changed = true;
+        self.announce_completion(&run, counts);
+    }
+}

@@ -1,0 +1,186 @@
+//! Registration, essays and prompt: all that comes before the first pipeline.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::announce::Data;
+use super::{Context, Draft, Step};
+use crate::contract::events::BatchContentProvisioningCompleted;
+use crate::contract::requests::{BatchRegistrationRequest, ClientId};
+use crate::contract::{BatchStatus, EssayRef, EventName, StorageReferences, Text};
+use crate::domain::MAX_ESSAYS;
+use crate::domain::batch::{Batch, BatchDetails, BatchId, Essay, EssayContent, Slot};
+use crate::domain::rejection::Rejected;
+use crate::domain::time::Millis;
+
+/// A registration that was checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registration {
+    batch: BatchId,
+    essay_ids: Vec<String>,
+    details: BatchDetails,
+}
+
+/// An essay that arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEssay {
+    /// The name of its file, for people.
+    pub file_name: String,
+    /// Where its text is stored.
+    pub text_storage_id: String,
+}
+
+impl Registration {
+    /// Checks what the schema of `BatchRegistrationRequestV1` cannot say.
+    ///
+    /// # Errors
+    /// [`Rejected::InvalidRegistration`], with the member that is wrong.
+    pub fn new(batch: BatchId, request: BatchRegistrationRequest, now: Millis) -> Result<Self, Rejected> {
+        let invalid = |field, reason| Err(Rejected::InvalidRegistration { field, reason });
+        let Some(count) = usize::try_from(request.expected_essay_count).ok().filter(|count| *count > 0) else {
+            return invalid("expected_essay_count", "must be more than 0");
+        };
+        if count > MAX_ESSAYS {
+            return invalid("expected_essay_count", "must be at most 1000");
+        }
+        if request.class_id.is_some() {
+            return invalid("class_id", "regular batches are not supported yet; leave it out for a guest batch");
+        }
+        if request.cj_default_temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
+            return invalid("cj_default_temperature", "must be between 0 and 2");
+        }
+        let essay_ids = match request.essay_ids {
+            None => generated_essay_ids(batch, count),
+            Some(ids) if ids.len() != count => {
+                return invalid("essay_ids", "must have expected_essay_count members, or be left out");
+            }
+            Some(ids) => ids.into_iter().map(ClientId::into_string).collect(),
+        };
+        if essay_ids.iter().collect::<HashSet<_>>().len() != count {
+            return invalid("essay_ids", "must be different from each other");
+        }
+        let details = BatchDetails {
+            user_id: request.user_id.into_string(),
+            org_id: request.org_id.map(Text::into_string),
+            course_code: request.course_code,
+            student_prompt_ref: request.student_prompt_ref,
+            assignment_id: request.assignment_id.map(Text::into_string),
+            assignment_is_prompt: false,
+            cj_default_llm_model: request.cj_default_llm_model.map(Text::into_string),
+            cj_default_temperature: request.cj_default_temperature,
+            registered_at: now,
+        };
+        Ok(Self { batch, essay_ids, details })
+    }
+}
+
+/// Ids that are made of the batch's, so that the step stays without randomness.
+fn generated_essay_ids(batch: BatchId, count: usize) -> Vec<String> {
+    (0..count).map(|slot| Uuid::new_v5(&batch.0, format!("essay/{slot}").as_bytes()).to_string()).collect()
+}
+
+pub(super) fn register(registration: Registration, context: &Context<'_>) -> Step {
+    let Registration { batch, essay_ids, details } = registration;
+    let batch = Batch {
+        id: batch,
+        version: 0,
+        details: Arc::new(details),
+        status: BatchStatus::AwaitingContentValidation,
+        essays: Arc::new(essay_ids.into_iter().map(|id| Essay { id, content: None }).collect()),
+        essays_received: 0,
+        phases: [const { None }; 4],
+        run: None,
+        updated_at: context.now,
+    };
+    let mut draft = Draft::of(&batch, context);
+    draft.changed = true;
+    draft.announce_registration();
+    draft.finish()
+}
+
+impl Draft<'_> {
+    pub(super) fn provide_essays(&mut self, by: &str, essays: Vec<NewEssay>) -> Result<(), Rejected> {
+        self.require_owner(by)?;
+        let filled = usize::from(self.batch.essays_received);
+        let left = self.batch.essays.len() - filled;
+        if essays.len() > left {
+            return Err(Rejected::TooManyEssays { sent: essays.len(), left });
+        }
+        if essays.is_empty() {
+            return Ok(());
+        }
+        let slots = Arc::make_mut(&mut self.batch.essays);
+        self.batch.essays_received += Slot::try_from(essays.len()).unwrap_or(Slot::MAX);
+        for (slot, NewEssay { file_name, text_storage_id }) in slots[filled..].iter_mut().zip(essays) {
+            slot.content = Some(EssayContent { file_name, text_storage_id });
+        }
+        self.changed = true;
+        if self.batch.is_provisioned() {
+            self.become_ready();
+            self.announce_provisioning();
+        }
+        Ok(())
+    }
+
+    /// The lifecycle service's own word that all slots are filled. This program's announcement comes back here too and
+    /// finds nothing to do.
+    pub(super) fn content_provisioned(&mut self, essays: &[EssayRef]) -> Result<(), Rejected> {
+        if self.batch.is_provisioned() {
+            return Ok(());
+        }
+        if essays.len() != self.batch.essays.len() {
+            return Err(Rejected::Inconsistent { reason: "it does not have one essay for each slot" });
+        }
+        let mut slots = (*self.batch.essays).clone();
+        for essay in essays {
+            let Some(slot) = self.batch.slot_of(&essay.essay_id) else {
+                return Err(Rejected::Inconsistent { reason: "it has an essay that the batch does not have" });
+            };
+            let text_storage_id = essay.text_storage_id.clone();
+            slots[usize::from(slot)].content =
+                Some(EssayContent { file_name: essay.essay_id.clone(), text_storage_id });
+        }
+        if slots.iter().any(|essay| essay.content.is_none()) {
+            return Err(Rejected::Inconsistent { reason: "it has an essay twice" });
+        }
+        self.batch.essays_received = Slot::try_from(slots.len()).unwrap_or(Slot::MAX);
+        self.batch.essays = Arc::new(slots);
+        self.become_ready();
+        Ok(())
+    }
+
+    pub(super) fn amend_prompt(&mut self, by: &str, prompt: StorageReferences) -> Result<(), Rejected> {
+        self.require_owner(by)?;
+        if self.batch.requested_phases().next().is_some() {
+            return Err(Rejected::ProcessingHasBegun);
+        }
+        Arc::make_mut(&mut self.batch.details).student_prompt_ref = Some(prompt);
+        self.changed = true;
+        Ok(())
+    }
+
+    /// A guest batch needs nobody's confirmation (contract, Who sends what).
+    fn become_ready(&mut self) {
+        self.batch.status = BatchStatus::ReadyForPipelineExecution;
+        self.changed = true;
+    }
+
+    fn announce_provisioning(&mut self) {
+        let essays: Vec<_> = self.batch.slots().filter_map(|slot| self.batch.original_essay(slot)).collect();
+        let count = u32::from(self.batch.essays_received);
+        let data = Data::ContentProvisioned(BatchContentProvisioningCompleted {
+            event: EventName::BatchContentProvisioningCompleted.as_str().to_owned(),
+            batch_id: self.batch.id.to_string(),
+            provisioned_count: count,
+            expected_count: count,
+            course_code: self.batch.details.course_code,
+            user_id: self.batch.details.user_id.clone(),
+            essays_for_processing: essays,
+            correlation_id: Some(self.context.correlation_id),
+            timestamp: Some(self.context.now.to_timestamp()),
+        });
+        self.publish(data, self.context.correlation_id);
+    }
+}

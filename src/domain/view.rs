@@ -1,0 +1,104 @@
+//! How a record looks on the wire.
+
+use serde_json::{Map, Value, json};
+
+use super::batch::Batch;
+use super::phase::{Attempt, Phase, PhaseError, PhaseRecord, PhaseState};
+use super::time::Millis;
+use crate::contract::{PipelineStateDetail, ProcessingPipelineState};
+
+/// The most attempts that `retry_history` shows; the newest.
+pub const RETRY_HISTORY: usize = 20;
+
+/// `ProcessingPipelineState` of `batch`. `ledger` gives the attempts of a phase that have ended, newest first, at least
+/// [`RETRY_HISTORY`] of them where there are so many.
+#[must_use]
+pub fn pipeline_state(batch: &Batch, ledger: impl Fn(Phase) -> Vec<Attempt>) -> ProcessingPipelineState {
+    let detail = |phase: Phase| batch.phase(phase).map(|record| phase_detail(phase, record, &ledger));
+    ProcessingPipelineState {
+        batch_id: batch.id.to_string(),
+        requested_pipelines: batch.requested_phases().map(|(phase, _)| phase.to_string()).collect(),
+        spellcheck: detail(Phase::Spellcheck),
+        nlp: detail(Phase::Nlp),
+        ai_feedback: detail(Phase::AiFeedback),
+        cj_assessment: detail(Phase::CjAssessment),
+        last_updated: Some(batch.updated_at.to_timestamp()),
+    }
+}
+
+fn phase_detail(phase: Phase, record: &PhaseRecord, ledger: impl Fn(Phase) -> Vec<Attempt>) -> PipelineStateDetail {
+    let essay_counts = record.counts();
+    let attempt = record.state.attempt();
+    let settled = essay_counts.successful + essay_counts.failed;
+    PipelineStateDetail {
+        status: record.state.status(),
+        essay_counts,
+        started_at: attempt.and_then(|attempt| attempt.dispatched_at).map(Millis::to_timestamp),
+        completed_at: attempt.and_then(|attempt| attempt.end.as_ref()).map(|end| end.at.to_timestamp()),
+        error_info: error_info(phase, record, ledger),
+        progress_percentage: (essay_counts.total > 0)
+            .then(|| f64::from(settled) * 100.0 / f64::from(essay_counts.total)),
+    }
+}
+
+/// What went wrong, and what was tried: none for a phase that never failed and was never retried.
+fn error_info(
+    phase: Phase,
+    record: &PhaseRecord,
+    ledger: impl Fn(Phase) -> Vec<Attempt>,
+) -> Option<Map<String, Value>> {
+    let mut info = Map::new();
+    if let PhaseState::SkippedDependency { because } = &record.state {
+        info.insert("message".to_owned(), format!("{because}, which {phase} depends on, failed").into());
+        info.insert("dependency".to_owned(), because.to_string().into());
+    }
+    let last_error = record.state.attempt().and_then(|attempt| attempt.end.as_ref()).and_then(|end| end.error.as_ref());
+    if let Some(PhaseError { error_code, category, message }) = last_error {
+        info.insert("error_code".to_owned(), error_code.as_str().into());
+        info.insert("category".to_owned(), category.as_str().into());
+        info.insert("message".to_owned(), message.as_str().into());
+    }
+    if info.is_empty() && record.attempts < 2 {
+        return None;
+    }
+    info.insert("retry_count".to_owned(), record.attempts.saturating_sub(1).into());
+    let mut newest = ledger(phase);
+    newest.truncate(RETRY_HISTORY);
+    let history = newest.iter().map(|attempt| attempt_view(attempt, |_| None)).collect::<Vec<_>>();
+    info.insert("retry_history".to_owned(), history.into());
+    Some(info)
+}
+
+/// One attempt, as clients read it. `essay_id` names the essay in a slot; where it gives none, the list of essays is
+/// left out and only their number shown.
+#[must_use]
+pub fn attempt_view<'a>(attempt: &Attempt, essay_id: impl Fn(u16) -> Option<&'a str>) -> Value {
+    let time = |millis: Option<Millis>| millis.map(Millis::to_timestamp);
+    let essay_ids: Option<Vec<&str>> = attempt.slots.iter().map(|&slot| essay_id(slot)).collect();
+    let end = attempt.end.as_ref();
+    let error = end.and_then(|end| end.error.as_ref());
+    let mut view = json!({
+        "attempt": attempt.number,
+        "trigger": attempt.trigger.as_str(),
+        "requested_by": attempt.requested_by,
+        "reason": attempt.reason,
+        "correlation_id": attempt.correlation_id,
+        "essay_count": attempt.slots.len(),
+        "enqueued_at": attempt.enqueued_at.to_timestamp(),
+        "dispatched_at": time(attempt.dispatched_at),
+        "started_at": time(attempt.started_at),
+        "ended_at": time(end.map(|end| end.at)),
+        "outcome": end.map(|end| end.outcome.as_str()),
+        "successful": end.map(|end| end.successful),
+        "failed": end.map(|end| end.failed),
+        "error_code": error.map(|error| error.error_code.as_str()),
+        "category": error.map(|error| error.category.as_str()),
+        "message": error.map(|error| error.message.as_str()),
+    });
+    if let (Some(members), Some(essay_ids)) = (view.as_object_mut(), essay_ids)
+        && !essay_ids.is_empty()
+    {
+        members.insert("essay_ids".to_owned(), essay_ids.into());
+    }
+    view
+}

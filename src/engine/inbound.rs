@@ -1,0 +1,135 @@
+//! What a message asks of a batch.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::contract::events::{BatchContentProvisioningCompleted, BatchPhaseOutcome};
+use crate::contract::requests::ClientBatchPipelineRequest;
+use crate::contract::{Envelope, Message, Topic, metadata};
+use crate::domain::step::{PhaseOutcome, RetryRequest};
+use crate::domain::{BatchId, Input, Phase, PhaseError};
+
+/// The reason a retry has where its user gave none (contract, HTTP, retry-phase).
+pub const DEFAULT_RETRY_REASON: &str = "User initiated retry";
+
+/// Why a message cannot be turned into an input. It would not be turned into one the next time either.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("the envelope does not fit its type: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("'{0}' is not the id of a batch")]
+    NoBatchId(String),
+    #[error("{0}")]
+    NoPhase(String),
+    #[error("nothing here consumes {0}")]
+    NotConsumed(Topic),
+}
+
+/// A message, understood.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub(super) batch: BatchId,
+    pub(super) input: Input,
+    pub(super) correlation_id: Uuid,
+}
+
+pub(super) fn read(message: &Message) -> Result<Inbound, Unreadable> {
+    match message.topic {
+        Topic::ClientBatchPipelineRequest => pipeline_request(message),
+        Topic::ElsBatchPhaseOutcome => phase_outcome(message),
+        Topic::BatchContentProvisioningCompleted => content_provisioned(message),
+        Topic::BatchAiFeedbackInitiateCommand
+        | Topic::BatchCjAssessmentInitiateCommand
+        | Topic::BatchEssaysReady
+        | Topic::BatchEssaysRegistered
+        | Topic::BatchNlpInitiateCommandV2
+        | Topic::BatchPhaseSkipped
+        | Topic::BatchPipelineCompleted
+        | Topic::BatchSpellcheckInitiateCommand
+        | Topic::BatchStudentMatchingInitiateCommand
+        | Topic::BatchValidationErrors
+        | Topic::EssayContentProvisioned
+        | Topic::PipelineDenied
+        | Topic::StudentAssociationsConfirmed
+        | Topic::TeacherNotificationRequested => Err(Unreadable::NotConsumed(message.topic)),
+    }
+}
+
+fn envelope<T: DeserializeOwned>(message: &Message) -> Result<Envelope<T>, Unreadable> {
+    Ok(serde_json::from_slice(&message.body)?)
+}
+
+fn batch_id(text: &str) -> Result<BatchId, Unreadable> {
+    text.parse().map_err(|_| Unreadable::NoBatchId(text.chars().take(100).collect()))
+}
+
+/// What connects the message with its cause. One that says nothing is connected with itself.
+fn correlation_id<T>(envelope: &Envelope<T>) -> Uuid {
+    envelope.correlation_id.or(envelope.event_id).unwrap_or(Uuid::nil())
+}
+
+fn pipeline_request(message: &Message) -> Result<Inbound, Unreadable> {
+    let envelope = envelope::<ClientBatchPipelineRequest>(message)?;
+    let correlation_id = envelope.data.client_correlation_id.unwrap_or_else(|| correlation_id(&envelope));
+    let request = envelope.data;
+    let batch = batch_id(request.batch_id.as_str())?;
+    let phase: Phase =
+        request.requested_pipeline.as_str().parse().map_err(|error| Unreadable::NoPhase(format!("{error}")))?;
+    let by = request.user_id.into_string();
+    let input = if request.is_retry {
+        let reason = request.retry_reason.filter(|reason| !reason.as_str().is_empty());
+        let reason = reason.map_or_else(|| DEFAULT_RETRY_REASON.to_owned(), crate::contract::Text::into_string);
+        Input::RetryPhase(RetryRequest { by, phase, essay_ids: None, force: false, reason })
+    } else {
+        Input::RequestPipeline { by, last: phase, prompt: request.prompt_payload }
+    };
+    Ok(Inbound { batch, input, correlation_id })
+}
+
+/// What an outcome's envelope may say beyond the contract.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OutcomeMetadata {
+    attempt: Option<u32>,
+    error: Option<PhaseError>,
+    essay_errors: BTreeMap<String, PhaseError>,
+}
+
+fn phase_outcome(message: &Message) -> Result<Inbound, Unreadable> {
+    let envelope = envelope::<BatchPhaseOutcome>(message)?;
+    let correlation_id = correlation_id(&envelope);
+    let outcome = envelope.data;
+    let phase = Phase::from_name(outcome.phase_name)
+        .ok_or_else(|| Unreadable::NoPhase(format!("{} is not a phase of a pipeline", outcome.phase_name)))?;
+    let said = envelope.metadata.map(serde_json::Value::Object);
+    let said: OutcomeMetadata = said.map(serde_json::from_value).transpose()?.unwrap_or_default();
+    let cut = |error: PhaseError| PhaseError::new(error.error_code, error.category, &error.message);
+    let input = Input::PhaseOutcome(PhaseOutcome {
+        phase,
+        status: outcome.phase_status,
+        processed: outcome.processed_essays,
+        attempt: said.attempt,
+        correlation_id: outcome.correlation_id.or(envelope.correlation_id),
+        error: said.error.map(cut),
+        essay_errors: said.essay_errors.into_iter().map(|(essay_id, error)| (essay_id, cut(error))).collect(),
+    });
+    Ok(Inbound { batch: batch_id(&outcome.batch_id)?, input, correlation_id })
+}
+
+fn content_provisioned(message: &Message) -> Result<Inbound, Unreadable> {
+    let envelope = envelope::<BatchContentProvisioningCompleted>(message)?;
+    let correlation_id = correlation_id(&envelope);
+    let batch = batch_id(&envelope.data.batch_id)?;
+    let input = Input::ContentProvisioned { essays: envelope.data.essays_for_processing };
+    Ok(Inbound { batch, input, correlation_id })
+}
+
+/// The names that [`OutcomeMetadata`] reads are those that the contract room publishes.
+const _: () = {
+    assert!(matches!(metadata::ATTEMPT.as_bytes(), b"attempt"));
+    assert!(matches!(metadata::ERROR.as_bytes(), b"error"));
+    assert!(matches!(metadata::ESSAY_ERRORS.as_bytes(), b"essay_errors"));
+};

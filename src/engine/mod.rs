@@ -1,0 +1,372 @@
+//! Step, commit, then tell: the partitions that own batches, and what keeps them going.
+//!
+//! Every batch belongs to one partition, a thread, which loads its record, steps, commits and answers; so the steps of a
+//! batch are in order without a lock. Beside the partitions: the outbox relay, which feeds the bus with what was
+//! committed; the orchestrator's consumer, which turns messages into steps; the timers; the sweep. Everybody else uses
+//! the [`Engine`] handle and never the store.
+
+mod cache;
+mod inbound;
+mod orchestrator;
+mod partition;
+mod publish;
+mod relay;
+mod sweep;
+mod timers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+pub use partition::{Claim, Reader};
+pub use publish::content_id;
+
+use crate::bus::{self, Bus, Delivery};
+use crate::clock::Clock;
+use crate::contract::idempotency::Key;
+use crate::contract::{Group, Message};
+use crate::domain::{Batch, BatchId, Input, Rejected, Rules};
+use crate::store::{self, Store};
+use partition::{Cause, Partition, Request, Settlement, StepReply, StepRequest};
+
+/// How the engine runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The store.
+    pub store: store::Options,
+    /// The bus.
+    pub bus: bus::Options,
+    /// The rules of the domain.
+    pub rules: Rules,
+    /// How often expired idempotency keys are swept, in milliseconds.
+    pub sweep_interval_ms: u64,
+    /// How many partitions there are.
+    pub partitions: usize,
+}
+
+impl Options {
+    /// The defaults, on this store.
+    #[must_use]
+    pub fn new(store: store::Options) -> Self {
+        // Stepping is quick and waiting for the disk is shared, so more partitions than cores help nobody.
+        let partitions = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8));
+        Self { store, bus: bus::Options::default(), rules: Rules::default(), sweep_interval_ms: 60_000, partitions }
+    }
+}
+
+/// How many requests may wait for one partition. Past that a client is told to come back, and a consumer waits.
+const PARTITION_QUEUE: usize = 1_024;
+
+/// Why the engine did not do something.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// The batch does not allow it.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// Too much is waiting already.
+    #[error("too many requests are waiting; try again in a moment")]
+    Overloaded,
+    /// The store failed, or the program is ending.
+    #[error("not available: {0}")]
+    Unavailable(String),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// What has been counted since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Steps that were committed.
+    pub steps: AtomicU64,
+    /// Messages that had been handled before.
+    pub duplicates: AtomicU64,
+    /// Messages that the batch, as it stood, did not allow, or that could not be read.
+    pub refused_messages: AtomicU64,
+    /// Idempotency keys that were swept.
+    pub swept_keys: AtomicU64,
+}
+
+impl Counters {
+    fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The handle of the engine. Its clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    partitions: Vec<mpsc::Sender<Request>>,
+    threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
+    store: Store,
+    bus: Arc<Bus>,
+    clock: Clock,
+    counters: Arc<Counters>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    failed: CancellationToken,
+}
+
+impl Engine {
+    /// Opens the store and starts everything: after that, what was left unconsumed is on its way again and every timer
+    /// is armed.
+    ///
+    /// # Errors
+    /// [`store::Error`] where the store does not open.
+    pub async fn start(options: Options, clock: Clock) -> Result<Self, store::Error> {
+        let tasks = TaskTracker::new();
+        let stop = CancellationToken::new();
+        let failed = CancellationToken::new();
+        let bus = Arc::new(Bus::new(&options.bus, &clock, &tasks, &stop));
+        let (feed, relays) = relay::channels(Arc::clone(&bus));
+        let store_options = options.store.clone();
+        let store = blocking(move || Store::open(&store_options, feed)).await?;
+        let counters = Arc::new(Counters::default());
+        let (timers, timer_service) = timers::channel();
+
+        let mut partitions = Vec::with_capacity(options.partitions);
+        let mut threads = Vec::with_capacity(options.partitions);
+        for index in 0..options.partitions.max(1) {
+            let (sender, requests) = mpsc::channel(PARTITION_QUEUE);
+            let partition = Partition::new(
+                store.clone(),
+                clock.clone(),
+                options.rules.clone(),
+                timers.clone(),
+                Arc::clone(&counters),
+            );
+            let failed = failed.clone().drop_guard();
+            let thread = std::thread::Builder::new()
+                .name(format!("partition-{index}"))
+                .spawn(move || {
+                    // However the thread ends, unless it was told to, the guard says so.
+                    if partition.run(requests) {
+                        failed.disarm();
+                    }
+                })
+                .map_err(|error| store::Error::Corrupt(format!("a partition's thread does not start: {error}")))?;
+            partitions.push(sender);
+            threads.push(thread);
+        }
+        let threads = std::sync::Mutex::new(threads);
+        let shared = Shared { partitions, threads, store, bus, clock, counters, tasks, stop, failed };
+        let engine = Self { shared: Arc::new(shared) };
+        relay::start(&engine, relays).await?;
+        orchestrator::start(&engine);
+        timers::start(&engine, timer_service);
+        sweep::start(&engine, options.sweep_interval_ms);
+        Ok(engine)
+    }
+
+    /// Does `input` to `batch`, and answers with the record from then on, once that is durable.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] where the batch does not allow it; the others where it may be tried again.
+    pub async fn submit(
+        &self,
+        batch: BatchId,
+        input: Input,
+        correlation_id: Uuid,
+        contents: Vec<String>,
+    ) -> Result<Arc<Batch>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let request = StepRequest { batch, input, correlation_id, contents, cause: Cause::Request, reply };
+        self.partition_of(batch.0.as_bytes()).try_send(Request::Step(Box::new(request))).map_err(
+            |error| match error {
+                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => self.unavailable(),
+            },
+        )?;
+        match answer.await.map_err(|_| self.unavailable())?? {
+            StepReply::Done(batch) => Ok(batch),
+            StepReply::Duplicate => Err(Error::Unavailable("a request has no idempotency key".to_owned())),
+        }
+    }
+
+    /// Lets `question` read what is durable of `batch`.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] and [`Error::Unavailable`].
+    pub async fn query<T: Send + 'static>(
+        &self,
+        batch: BatchId,
+        question: impl FnOnce(Result<Reader<'_>, Error>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let run = Box::new(move |reader: Result<Reader<'_>, Error>| {
+            // Whoever asked may have gone away.
+            let _ = reply.send(question(reader));
+        });
+        self.partition_of(batch.0.as_bytes()).try_send(Request::Query { batch, run }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => self.unavailable(),
+        })?;
+        answer.await.map_err(|_| self.unavailable())?
+    }
+
+    /// Publishes a message of somebody else's: it lies in the outbox of its groups when this answers.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn publish(&self, message: Message) -> Result<(), Error> {
+        let settlement = Settlement { publish: vec![message], ..Settlement::default() };
+        self.settle(settlement).await
+    }
+
+    /// Takes a delivered message for handling outside of a step: the key of a message that is being handled, or was,
+    /// is not given out again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn claim(&self, delivery: &Delivery) -> Result<Claim, Error> {
+        let key = Key::of(delivery.group().service(), delivery.message());
+        let (reply, answer) = oneshot::channel();
+        let partition = self.partition_of(&key.hash);
+        let request = Request::Claim { group: delivery.group(), key, reply };
+        partition.send(request).await.map_err(|_| self.unavailable())?;
+        answer.await.map_err(|_| self.unavailable())?
+    }
+
+    /// Gives back a claim whose handler failed, so that the next delivery is handled.
+    pub async fn release(&self, delivery: &Delivery) {
+        let key = Key::of(delivery.group().service(), delivery.message());
+        let request = Request::Release { group: delivery.group(), key: key.clone() };
+        // Where there is no partition any more, there is no claim either.
+        let _ = self.partition_of(&key.hash).send(request).await;
+    }
+
+    /// Consumes a claimed message: its key is completed, and what its handler made is published and stored, at once.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; the message comes again then.
+    pub async fn finish(&self, delivery: Delivery, publish: Vec<Message>, contents: Vec<String>) -> Result<(), Error> {
+        let key = Key::of(delivery.group().service(), delivery.message());
+        let consumed = Some((delivery.group(), delivery.sequence(), key));
+        self.settle(Settlement { consumed, publish, contents, reply: None }).await?;
+        delivery.acknowledge();
+        Ok(())
+    }
+
+    async fn settle(&self, mut settlement: Settlement) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        settlement.reply = Some(reply);
+        let partition = match (&settlement.consumed, settlement.publish.first()) {
+            (Some((_, _, key)), _) => self.partition_of(&key.hash),
+            (None, Some(message)) => self.partition_of(message.key.as_bytes()),
+            (None, None) => self.partition_of(&[]),
+        };
+        partition.send(Request::Settle(settlement)).await.map_err(|_| self.unavailable())?;
+        answer.await.map_err(|_| self.unavailable())?
+    }
+
+    /// The text behind a storage id, where it lies here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn content(&self, storage_id: &str) -> Result<Option<String>, Error> {
+        let Some(hash) = hex::decode(storage_id).ok().and_then(|bytes| bytes.try_into().ok()) else { return Ok(None) };
+        let store = self.shared.store.clone();
+        Ok(blocking(move || store.content(&hash)).await?)
+    }
+
+    /// The bus that this engine feeds.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.shared.bus
+    }
+
+    /// The clock that this engine runs by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// Spawns a task that [`Engine::shutdown`] waits for. It has to end soon after [`Engine::stopping`].
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.shared.tasks.spawn(task);
+    }
+
+    /// Is cancelled when the engine is told to end.
+    #[must_use]
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.shared.stop
+    }
+
+    /// Is cancelled when the engine cannot go on: its store failed, or a partition broke.
+    #[must_use]
+    pub fn failed(&self) -> &CancellationToken {
+        &self.shared.failed
+    }
+
+    /// Why the engine cannot go on, where the store said so.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.store.failure()
+    }
+
+    /// Ends every task and partition, and waits for them. What is not consumed then comes again at the next start.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        for partition in &self.shared.partitions {
+            // One that is gone has nothing left to stop.
+            let _ = partition.send(Request::Stop).await;
+        }
+        let threads =
+            std::mem::take(&mut *self.shared.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let _ = blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a partition ended in a panic");
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    fn partition_of(&self, identity: &[u8]) -> &mpsc::Sender<Request> {
+        // FNV-1a: spreads ids evenly, and is the same for ever.
+        let hash = identity
+            .iter()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let count = self.shared.partitions.len();
+        let index = usize::try_from(hash % u64::try_from(count).unwrap_or(1)).unwrap_or(0);
+        &self.shared.partitions[index]
+    }
+
+    fn unavailable(&self) -> Error {
+        Error::Unavailable(self.failure().unwrap_or("the program is ending").to_owned())
+    }
+}
+
+/// Runs what blocks where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    task: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
+) -> Result<T, store::Error> {
+    match tokio::task::spawn_blocking(task).await {
+        Ok(result) => result,
+        Err(error) => Err(store::Error::Failed(error.to_string().into())),
+    }
+}
+
+/// The groups that run phases, and the phase each runs.
+pub const WORKER_GROUPS: [Group; 4] = [Group::Spellcheck, Group::CjAssessment, Group::Nlp, Group::AiFeedback];

@@ -1,0 +1,384 @@
+//! A partition: the one thread that steps the batches it owns.
+//!
+//! It takes all requests that wait, steps them one after the other on records it keeps at hand, commits everything they
+//! came to at once, and answers after that. While it waits for the disk the next requests gather, so the more there
+//! are, the more of them share a flush. A refused request is answered at the same time as the others, because the
+//! record that refused it may not be durable yet.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::cache::Cache;
+use super::timers::Timers;
+use super::{Counters, Error, publish};
+use crate::clock::Clock;
+use crate::contract::idempotency::{self, Key};
+use crate::contract::{Group, Message};
+use crate::domain::{
+    Attempt, Batch, BatchId, Context, Effect, Input, Millis, Phase, Rejected, Rules, Step, Timer, step,
+};
+use crate::store::{self, Commit, Sequence, Store};
+
+/// The most requests that are stepped before they are committed.
+const MAX_ROUND: usize = 256;
+
+pub(super) enum Request {
+    Step(Box<StepRequest>),
+    Query { batch: BatchId, run: Question },
+    Claim { group: Group, key: Key, reply: oneshot::Sender<Result<Claim, Error>> },
+    Release { group: Group, key: Key },
+    Settle(Settlement),
+    Stop,
+}
+
+type Question = Box<dyn FnOnce(Result<Reader<'_>, Error>) + Send>;
+
+pub(super) struct StepRequest {
+    pub(super) batch: BatchId,
+    pub(super) input: Input,
+    pub(super) correlation_id: Uuid,
+    pub(super) contents: Vec<String>,
+    pub(super) cause: Cause,
+    pub(super) reply: oneshot::Sender<Result<StepReply, Error>>,
+}
+
+/// What a step uses up, whatever it decides.
+pub(super) enum Cause {
+    /// Nothing: somebody waits for the answer.
+    Request,
+    /// A message of the outbox.
+    Message { group: Group, sequence: Sequence, key: Key },
+    /// A timer that is due.
+    Timer(Timer),
+}
+
+pub(super) enum StepReply {
+    /// The record from now on.
+    Done(Arc<Batch>),
+    /// The message had been handled before.
+    Duplicate,
+}
+
+/// A commit that is no step of a batch.
+#[derive(Default)]
+pub(super) struct Settlement {
+    /// A message that was handled.
+    pub(super) consumed: Option<(Group, Sequence, Key)>,
+    pub(super) publish: Vec<Message>,
+    pub(super) contents: Vec<String>,
+    pub(super) reply: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+/// Whether a message may be handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Yes; its key is `processing` from now on.
+    Granted,
+    /// It was handled before.
+    Duplicate,
+    /// It is being handled, and may be taken over once its key's time is over.
+    Busy {
+        /// When that is.
+        until: Millis,
+    },
+}
+
+/// What can be read of one batch.
+pub struct Reader<'a> {
+    batch: Option<Arc<Batch>>,
+    id: BatchId,
+    store: &'a Store,
+}
+
+impl Reader<'_> {
+    /// The record; none where there is no such batch.
+    #[must_use]
+    pub const fn batch(&self) -> Option<&Arc<Batch>> {
+        self.batch.as_ref()
+    }
+
+    /// Attempts of `phase` that have ended, the newest first.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub fn newest_attempts(&self, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
+        Ok(self.store.newest_attempts(self.id, phase, limit)?)
+    }
+
+    /// Attempts of `phase` that have ended, oldest first, from the number `first` on.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub fn attempts_from(&self, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
+        Ok(self.store.attempts_from(self.id, phase, first, limit)?)
+    }
+}
+
+pub(super) struct Partition {
+    store: Store,
+    clock: Clock,
+    rules: Rules,
+    timers: Timers,
+    counters: Arc<Counters>,
+    cache: Cache,
+    /// Keys in the state `processing`, with when that ends. They live in memory: the only one who could hold such a key
+    /// is this process, and when it dies its keys are free at once.
+    claims: HashMap<(Group, Key), Millis>,
+}
+
+/// What has been stepped and not yet committed.
+#[derive(Default)]
+struct Round {
+    commit: Commit,
+    records: HashMap<BatchId, Arc<Batch>>,
+    completed: HashSet<(Group, Key)>,
+    due: Vec<Millis>,
+    answers: Vec<Answer>,
+    questions: Vec<(BatchId, Question)>,
+}
+
+enum Answer {
+    Step(oneshot::Sender<Result<StepReply, Error>>, Result<StepReply, Error>),
+    Settle(oneshot::Sender<Result<(), Error>>),
+}
+
+impl Partition {
+    pub(super) fn new(store: Store, clock: Clock, rules: Rules, timers: Timers, counters: Arc<Counters>) -> Self {
+        Self { store, clock, rules, timers, counters, cache: Cache::new(), claims: HashMap::new() }
+    }
+
+    /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) -> bool {
+        let mut waiting = Vec::with_capacity(MAX_ROUND);
+        loop {
+            if requests.blocking_recv_many(&mut waiting, MAX_ROUND) == 0 {
+                return true;
+            }
+            let mut round = Round::default();
+            let mut is_last = false;
+            for request in waiting.drain(..) {
+                is_last |= matches!(request, Request::Stop);
+                self.take(&mut round, request);
+            }
+            if let Err(error) = self.finish(round) {
+                tracing::error!(%error, "a commit failed; this partition ends");
+                return false;
+            }
+            if is_last {
+                return true;
+            }
+        }
+    }
+
+    fn take(&mut self, round: &mut Round, request: Request) {
+        match request {
+            Request::Step(request) => self.step(round, *request),
+            Request::Query { batch, run } if round.records.contains_key(&batch) => round.questions.push((batch, run)),
+            Request::Query { batch, run } => self.answer(batch, run),
+            Request::Claim { group, key, reply } => {
+                // Whoever asked may have gone away; then its claim ends with its time.
+                let _ = reply.send(self.claim(round, group, key));
+            }
+            Request::Release { group, key } => {
+                self.claims.remove(&(group, key));
+            }
+            Request::Settle(settlement) => self.settle(round, settlement),
+            Request::Stop => {}
+        }
+    }
+
+    fn step(&mut self, round: &mut Round, request: StepRequest) {
+        let StepRequest { batch, input, correlation_id, contents, cause, reply } = request;
+        let answer = match self.try_step(round, batch, input, correlation_id, &cause) {
+            Ok(answer) => answer,
+            Err(error) => {
+                // Nothing of it is in the round, so it can be answered at once, and is not used up.
+                let _ = reply.send(Err(error.into()));
+                return;
+            }
+        };
+        if let Ok(StepReply::Done(_)) = &answer {
+            for text in &contents {
+                round.commit.put_content(text);
+            }
+            Counters::add(&self.counters.steps);
+        }
+        self.use_up(round, batch, cause, &answer);
+        round.answers.push(Answer::Step(reply, answer.map_err(Error::from)));
+    }
+
+    /// Steps the batch and adds what came of it to the round. A store that cannot be read is the outer error.
+    fn try_step(
+        &mut self,
+        round: &mut Round,
+        id: BatchId,
+        input: Input,
+        correlation_id: Uuid,
+        cause: &Cause,
+    ) -> Result<Result<StepReply, Rejected>, store::Error> {
+        let now = self.clock.now();
+        if let Cause::Message { group, key, .. } = cause
+            && self.is_completed(round, *group, key, now)?
+        {
+            return Ok(Ok(StepReply::Duplicate));
+        }
+        let old = self.record(round, id)?;
+        let context = Context { now, correlation_id, rules: &self.rules };
+        let Step { batch, effects } = match step(old.as_deref(), input, &context) {
+            Ok(step) => step,
+            Err(rejected) => return Ok(Err(rejected)),
+        };
+        if old.as_ref().is_some_and(|old| old.version == batch.version) {
+            return Ok(Ok(StepReply::Done(Arc::new(batch))));
+        }
+        // Built apart, so that a step whose effects cannot be encoded leaves nothing in the round.
+        let mut commit = Commit::new();
+        let mut due = Vec::new();
+        commit.put_batch(old.as_deref(), &batch)?;
+        for (number, effect) in effects.into_iter().enumerate() {
+            match effect {
+                Effect::Publish(outgoing) => commit.publish(publish::message(&batch, number, *outgoing)?)?,
+                Effect::RecordAttempt { phase, attempt } => commit.record_attempt(id, phase, &attempt)?,
+                Effect::ArmTimer(timer) => {
+                    commit.arm_timer(id, timer);
+                    due.push(timer.due);
+                }
+                Effect::DisarmTimer(timer) => commit.disarm_timer(id, timer),
+            }
+        }
+        round.commit.append(commit);
+        round.due.append(&mut due);
+        let batch = Arc::new(batch);
+        round.records.insert(id, Arc::clone(&batch));
+        Ok(Ok(StepReply::Done(batch)))
+    }
+
+    /// Uses up what caused a step. A message that was refused is used up too, and keeps its key: it would be refused
+    /// again.
+    fn use_up(&self, round: &mut Round, batch: BatchId, cause: Cause, answer: &Result<StepReply, Rejected>) {
+        match cause {
+            Cause::Request => {}
+            Cause::Timer(timer) => round.commit.disarm_timer(batch, timer),
+            Cause::Message { group, sequence, key } => {
+                match answer {
+                    Ok(StepReply::Done(_)) => {}
+                    Ok(StepReply::Duplicate) => Counters::add(&self.counters.duplicates),
+                    Err(_) => Counters::add(&self.counters.refused_messages),
+                }
+                if matches!(answer, Ok(StepReply::Duplicate)) {
+                    round.commit.consume(group, sequence);
+                } else {
+                    self.consume(round, group, sequence, key);
+                }
+            }
+        }
+    }
+
+    /// Takes a message out of the outbox and completes its key.
+    fn consume(&self, round: &mut Round, group: Group, sequence: Sequence, key: Key) {
+        let lifetime_ms = idempotency::completed_ttl_s(key.topic) * 1_000;
+        round.commit.consume(group, sequence);
+        round.commit.complete_key(group, &key, self.clock.now().plus(lifetime_ms));
+        round.completed.insert((group, key));
+    }
+
+    fn is_completed(&self, round: &Round, group: Group, key: &Key, now: Millis) -> Result<bool, store::Error> {
+        if round.completed.contains(&(group, key.clone())) {
+            return Ok(true);
+        }
+        Ok(self.store.key_expiry(group, key)?.is_some_and(|expires| expires > now))
+    }
+
+    fn claim(&mut self, round: &Round, group: Group, key: Key) -> Result<Claim, Error> {
+        let now = self.clock.now();
+        if self.is_completed(round, group, &key, now)? {
+            return Ok(Claim::Duplicate);
+        }
+        let claim = (group, key);
+        if let Some(&until) = self.claims.get(&claim)
+            && until > now
+        {
+            return Ok(Claim::Busy { until });
+        }
+        self.claims.insert(claim, now.plus(idempotency::PROCESSING_TTL_S * 1_000));
+        Ok(Claim::Granted)
+    }
+
+    fn settle(&mut self, round: &mut Round, settlement: Settlement) {
+        let Settlement { consumed, publish, contents, reply } = settlement;
+        let mut commit = Commit::new();
+        let published = publish.into_iter().try_for_each(|message| commit.publish(message));
+        if let Err(error) = published {
+            if let Some(reply) = reply {
+                // Whoever asked may have gone away.
+                let _ = reply.send(Err(error.into()));
+            }
+            return;
+        }
+        for text in &contents {
+            commit.put_content(text);
+        }
+        round.commit.append(commit);
+        if let Some((group, sequence, key)) = consumed {
+            self.claims.remove(&(group, key.clone()));
+            self.consume(round, group, sequence, key);
+        }
+        round.answers.extend(reply.map(Answer::Settle));
+    }
+
+    /// The record as the round has it so far.
+    fn record(&mut self, round: &Round, id: BatchId) -> Result<Option<Arc<Batch>>, store::Error> {
+        if let Some(record) = round.records.get(&id) {
+            return Ok(Some(Arc::clone(record)));
+        }
+        if let Some(record) = self.cache.get(id) {
+            return Ok(Some(record));
+        }
+        let record = self.store.batch(id)?.map(Arc::new);
+        if let Some(record) = &record {
+            self.cache.put(Arc::clone(record));
+        }
+        Ok(record)
+    }
+
+    fn answer(&mut self, id: BatchId, run: Question) {
+        let reader = self.record(&Round::default(), id).map(|batch| Reader { batch, id, store: &self.store });
+        run(reader.map_err(Error::from));
+    }
+
+    /// Commits the round, and then, and only then, answers.
+    fn finish(&mut self, round: Round) -> Result<(), Error> {
+        let Round { commit, records, completed: _, due, answers, questions } = round;
+        let committed = if commit.is_empty() { Ok(()) } else { self.store.commit_blocking(commit) };
+        let committed = committed.map_err(Error::from);
+        if committed.is_ok() {
+            for record in records.into_values() {
+                self.cache.put(record);
+            }
+            for due in due {
+                self.timers.wake_at(due);
+            }
+        }
+        for answer in answers {
+            // Whoever asked may have gone away; what was committed stays.
+            match answer {
+                Answer::Step(reply, answer) => {
+                    let _ = reply.send(committed.clone().and(answer));
+                }
+                Answer::Settle(reply) => {
+                    let _ = reply.send(committed.clone());
+                }
+            }
+        }
+        for (batch, run) in questions {
+            match &committed {
+                Ok(()) => self.answer(batch, run),
+                Err(error) => run(Err(error.clone())),
+            }
+        }
+        committed
+    }
+}

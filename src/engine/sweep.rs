@@ -1,0 +1,59 @@
+//! The sweep: idempotency keys whose time is over are removed, a bite at a time.
+//!
+//! It walks the expiry index, so it reads what has expired and not what is stored.
+
+use std::sync::atomic::Ordering;
+
+use super::{Engine, Error, blocking};
+use crate::store::Commit;
+
+/// How many keys are removed in one commit.
+const BITE: usize = 256;
+
+pub(super) fn start(engine: &Engine, interval_ms: u64) {
+    let handle = engine.clone();
+    let stop = engine.stopping().clone();
+    engine.spawn(async move {
+        stop.run_until_cancelled(run(handle, interval_ms)).await;
+    });
+}
+
+async fn run(engine: Engine, interval_ms: u64) {
+    loop {
+        match engine.sweep().await {
+            Ok(0) => {}
+            Ok(swept) => tracing::debug!(swept, "expired idempotency keys were removed"),
+            Err(error) => tracing::warn!(%error, "the sweep failed; the next one goes on"),
+        }
+        engine.clock().sleep(interval_ms.max(1)).await;
+    }
+}
+
+impl Engine {
+    /// Removes every idempotency key that has expired, and says how many there were. Runs by itself at an interval.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; what was removed until then stays removed.
+    pub async fn sweep(&self) -> Result<usize, Error> {
+        let now = self.clock().now();
+        let mut swept = 0;
+        loop {
+            let store = self.shared.store.clone();
+            let expired = blocking(move || store.expired_keys(now, BITE)).await?;
+            let count = expired.len();
+            if count > 0 {
+                let mut commit = Commit::new();
+                for key in expired {
+                    commit.remove_expired(key);
+                }
+                self.shared.store.commit(commit).await?;
+                self.counters().swept_keys.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+                swept += count;
+            }
+            if count < BITE {
+                return Ok(swept);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Timers: one task sleeps until the first is due, or a sooner one is committed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Notify, oneshot};
+use uuid::Uuid;
+
+use super::partition::{Cause, Request, StepRequest};
+use super::{Engine, Error, blocking};
+use crate::domain::{Input, Millis};
+use crate::store::TimerEntry;
+
+/// How many due timers are handled before the next are read.
+const PAGE: usize = 64;
+
+/// How long the task waits after it failed to handle what is due, in milliseconds.
+const PAUSE_MS: u64 = 1_000;
+
+/// Where partitions say that a timer was committed.
+#[derive(Clone)]
+pub(super) struct Timers(Arc<Alarm>);
+
+pub(super) struct Alarm {
+    /// When the task wakes by itself, in milliseconds.
+    wakes_at: AtomicU64,
+    sooner: Notify,
+}
+
+pub(super) fn channel() -> (Timers, Arc<Alarm>) {
+    let alarm = Arc::new(Alarm { wakes_at: AtomicU64::new(0), sooner: Notify::new() });
+    (Timers(Arc::clone(&alarm)), alarm)
+}
+
+impl Timers {
+    /// A timer that is due at `due` is durable.
+    pub(super) fn wake_at(&self, due: Millis) {
+        if due.0 < self.0.wakes_at.fetch_min(due.0, Ordering::AcqRel) {
+            self.0.sooner.notify_one();
+        }
+    }
+}
+
+pub(super) fn start(engine: &Engine, alarm: Arc<Alarm>) {
+    let handle = engine.clone();
+    let stop = engine.stopping().clone();
+    engine.spawn(async move {
+        stop.run_until_cancelled(run(handle, alarm)).await;
+    });
+}
+
+async fn run(engine: Engine, alarm: Arc<Alarm>) {
+    loop {
+        // Until the timers have been read, any that is committed counts as sooner.
+        alarm.wakes_at.store(u64::MAX, Ordering::Release);
+        let clock = engine.clock().clone();
+        let due = match fire_due(&engine).await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::warn!(%error, "timers that are due could not be handled; trying again");
+                Some(clock.now().plus(PAUSE_MS))
+            }
+        };
+        let due = due.unwrap_or(Millis(u64::MAX));
+        let due = Millis(alarm.wakes_at.fetch_min(due.0, Ordering::AcqRel).min(due.0));
+        tokio::select! {
+            () = clock.sleep_until(due) => {}
+            () = alarm.sooner.notified() => {}
+        }
+    }
+}
+
+/// Handles everything that is due, and says when the next timer is.
+async fn fire_due(engine: &Engine) -> Result<Option<Millis>, Error> {
+    loop {
+        let store = engine.shared.store.clone();
+        let timers = blocking(move || store.timers(PAGE)).await?;
+        let now = engine.clock().now();
+        let Some(first) = timers.first() else { return Ok(None) };
+        if first.timer.due > now {
+            return Ok(Some(first.timer.due));
+        }
+        for entry in timers.into_iter().take_while(|entry| entry.timer.due <= now) {
+            fire(engine, entry).await?;
+        }
+    }
+}
+
+async fn fire(engine: &Engine, entry: TimerEntry) -> Result<(), Error> {
+    let TimerEntry { batch, timer } = entry;
+    let (reply, answer) = oneshot::channel();
+    let request = StepRequest {
+        batch,
+        input: Input::DeadlineExpired { phase: timer.phase, attempt: timer.attempt },
+        correlation_id: Uuid::new_v5(&batch.0, format!("deadline/{}/{}", timer.phase, timer.attempt).as_bytes()),
+        contents: Vec::new(),
+        cause: Cause::Timer(timer),
+        reply,
+    };
+    let partition = engine.partition_of(batch.0.as_bytes());
+    partition.send(Request::Step(Box::new(request))).await.map_err(|_| engine.unavailable())?;
+    match answer.await.map_err(|_| engine.unavailable())? {
+        Ok(_) => tracing::warn!(%batch, phase = %timer.phase, attempt = timer.attempt, "a phase passed its deadline"),
+        // The attempt ended in the same moment; the timer is gone all the same.
+        Err(Error::Rejected(_)) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! rephase runs batches of essays through pipelines of phases, and re-runs a single phase when asked.
+//!
+//! One idea carries it: every change of a batch is one *step*, a pure function of its record and an input. The new
+//! record, what it causes and what caused it are committed at once; only then is anybody told.
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | [`contract`] | what the full stack says on the wire |
+//! | [`domain`] | batch, phase, pipelines, retry rules, [`domain::step()`] |
+//! | [`store`] | the atomic commit on disk, and the only room that knows the database |
+//! | [`bus`] | consumer groups on bounded channels |
+//! | [`engine`] | partitions, outbox relay, timers, consumers |
+//! | [`clock`] | the system's clock and a manual one |
+
+pub mod bus;
+pub mod clock;
+pub mod contract;
+pub mod domain;
+pub mod engine;
+pub mod store;

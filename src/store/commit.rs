@@ -1,0 +1,283 @@
+//! One step is one atomic commit; many commits share one flush.
+//!
+//! A [`Commit`] is encoded on the thread that makes it. The committer takes all that wait, writes them as one batch (so
+//! a crash leaves all of them or none), flushes, makes the flush durable, tells the feed, and only then answers. After
+//! the first failure nothing is committed any more: what is on disk and what was promised could no longer be told apart.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use super::disk::Durability;
+use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredMessage, StoredResult};
+use super::{Error, Feed, Sequence, codec, keys};
+use crate::contract::idempotency::Key;
+use crate::contract::{Group, Message};
+use crate::domain::{Attempt, Batch, BatchId, Millis, Phase, Timer};
+
+/// The format of a store made by this version.
+const FORMAT_VERSION: u32 = 1;
+
+/// The most commits that share a flush. Each is a few kilobytes, and a flush of a megabyte still takes milliseconds.
+const MAX_GROUP: usize = 256;
+
+/// How many bytes of a text lie in one value: pages of sixteen such values stay below the size from which sled would
+/// put them into files of their own.
+pub(super) const CONTENT_PART_BYTES: usize = 4_096;
+
+/// Everything that becomes true at once.
+#[derive(Default)]
+pub struct Commit {
+    writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    contents: Vec<(Vec<u8>, Vec<u8>)>,
+    messages: Vec<(Option<Group>, Vec<u8>, Message)>,
+    expired: Vec<(Vec<u8>, Vec<u8>, Millis)>,
+}
+
+/// A message of a commit that is durable.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The group that has to consume it, and its number there; none where it is only watched.
+    pub outbox: Option<(Group, Sequence)>,
+    /// The message.
+    pub message: Message,
+}
+
+impl Commit {
+    /// A commit of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.contents.is_empty() && self.messages.is_empty() && self.expired.is_empty()
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.push((key, Some(value)));
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.writes.push((key, None));
+    }
+
+    /// Adds `other` behind what is there.
+    pub fn append(&mut self, mut other: Self) {
+        self.writes.append(&mut other.writes);
+        self.contents.append(&mut other.contents);
+        self.messages.append(&mut other.messages);
+        self.expired.append(&mut other.expired);
+    }
+
+    /// Writes the parts of `new` that it does not share with `old`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where a part cannot be encoded.
+    pub fn put_batch(&mut self, old: Option<&Batch>, new: &Batch) -> Result<(), Error> {
+        self.put(keys::batch(new.id), codec::encode(&StoredBatch::of(new))?);
+        if old.is_none_or(|old| !Arc::ptr_eq(&old.details, &new.details)) {
+            self.put(keys::details(new.id), codec::encode(&StoredDetails::of(&new.details)?)?);
+        }
+        if old.is_none_or(|old| !Arc::ptr_eq(&old.essays, &new.essays)) {
+            let essays: Vec<_> = new.essays.iter().map(StoredEssay::of).collect();
+            self.put(keys::essays(new.id), codec::encode(&essays)?);
+        }
+        for phase in Phase::ALL {
+            let Some(record) = new.phase(phase) else { continue };
+            let before = old.and_then(|old| old.phase(phase));
+            if before.is_none_or(|before| !Arc::ptr_eq(&before.results, &record.results)) {
+                let results = record.results.iter().map(StoredResult::of).collect::<Result<Vec<_>, _>>()?;
+                self.put(keys::results(new.id, phase), codec::encode(&results)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds an attempt that has ended to the ledger.
+    ///
+    /// # Errors
+    /// As [`Commit::put_batch`].
+    pub fn record_attempt(&mut self, batch: BatchId, phase: Phase, attempt: &Attempt) -> Result<(), Error> {
+        self.put(keys::attempt(batch, phase, attempt.number), codec::encode(&StoredAttempt::of(attempt))?);
+        Ok(())
+    }
+
+    /// Puts `message` into the outbox of every group that gets its topic.
+    ///
+    /// # Errors
+    /// As [`Commit::put_batch`].
+    pub fn publish(&mut self, message: Message) -> Result<(), Error> {
+        let groups = Group::of(message.topic);
+        if groups.is_empty() {
+            self.messages.push((None, Vec::new(), message));
+            return Ok(());
+        }
+        let stored = codec::encode(&StoredMessage::of(&message))?;
+        for group in groups {
+            self.messages.push((Some(*group), stored.clone(), message.clone()));
+        }
+        Ok(())
+    }
+
+    /// Takes a message out of the outbox: its group is done with it.
+    pub fn consume(&mut self, group: Group, sequence: Sequence) {
+        self.delete(keys::outbox(group, sequence));
+    }
+
+    /// Marks the message `key` as handled by `group` until `expires`.
+    pub fn complete_key(&mut self, group: Group, key: &Key, expires: Millis) {
+        self.put(keys::idempotency(group, key), expires.0.to_be_bytes().to_vec());
+        self.put(keys::expiry(expires, group, key), Vec::new());
+    }
+
+    /// Removes a key that [`Store::expired_keys`](super::Store::expired_keys) found.
+    pub fn remove_expired(&mut self, expired: super::read::ExpiredKey) {
+        self.expired.push((expired.index_key, expired.key, expired.expires));
+    }
+
+    /// Wakes `batch` at a time.
+    pub fn arm_timer(&mut self, batch: BatchId, timer: Timer) {
+        self.put(keys::timer(batch, timer), Vec::new());
+    }
+
+    /// Does not.
+    pub fn disarm_timer(&mut self, batch: BatchId, timer: Timer) {
+        self.delete(keys::timer(batch, timer));
+    }
+
+    /// Stores a text. Its storage id is the SHA-256 of its bytes in hex, so the same text is stored once.
+    pub fn put_content(&mut self, text: &str) {
+        let hash = Sha256::digest(text.as_bytes()).into();
+        // An empty text has one empty part, so that it can be told from no text.
+        let parts = if text.is_empty() { vec![&[][..]] } else { text.as_bytes().chunks(CONTENT_PART_BYTES).collect() };
+        for (number, part) in (0..).zip(parts) {
+            self.contents.push((keys::content_part(&hash, number), part.to_vec()));
+        }
+    }
+}
+
+pub(super) struct Request {
+    commit: Commit,
+    done: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Request {
+    pub(super) fn of(commit: Commit) -> (Self, oneshot::Receiver<Result<(), Error>>) {
+        let (done, answer) = oneshot::channel();
+        (Self { commit, done }, answer)
+    }
+}
+
+pub(super) struct Committer {
+    pub(super) database: sled::Db,
+    pub(super) tree: sled::Tree,
+    pub(super) contents: sled::Tree,
+    pub(super) durability: Durability,
+    pub(super) failure: Arc<OnceLock<Arc<str>>>,
+    pub(super) feed: Feed,
+    /// The next sequence of each group, in the order of [`Group::ALL`].
+    pub(super) next: [Sequence; Group::ALL.len()],
+}
+
+impl Committer {
+    /// Checks the format of the store, and writes it into a new one.
+    pub(super) fn prepare(&mut self, directory: &Path) -> Result<(), Error> {
+        let failed = |error: sled::Error| super::damaged(directory, &error);
+        if let Some(bytes) = self.tree.get(keys::FORMAT).map_err(failed)? {
+            let format = bytes.as_ref().try_into().map(u32::from_be_bytes);
+            return match format {
+                Ok(FORMAT_VERSION) => Ok(()),
+                Ok(found) if found > FORMAT_VERSION => Err(Error::NewerFormat { found, known: FORMAT_VERSION }),
+                Ok(_) | Err(_) => Err(Error::Corrupt("the format version of the store".to_owned())),
+            };
+        }
+        if !self.tree.is_empty() {
+            let reason = "it has data but no format version, so it was not written by rephase".to_owned();
+            return Err(Error::Damaged { directory: directory.to_owned(), reason });
+        }
+        self.tree.insert(keys::FORMAT, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
+        self.make_durable().map_err(|reason| Error::Damaged { directory: directory.to_owned(), reason })
+    }
+
+    /// Serves commits until every store handle is gone.
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut group = Vec::with_capacity(MAX_GROUP);
+        while requests.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
+            let (commits, waiting): (Vec<_>, Vec<_>) =
+                group.drain(..).map(|request| (request.commit, request.done)).unzip();
+            let answer = match self.failure.get() {
+                Some(reason) => Err(Error::Failed(Arc::clone(reason))),
+                None => self.commit(commits).map_err(|reason| self.fail(&reason)),
+            };
+            for done in waiting {
+                // Whoever gave up waiting finds what was committed when it asks again.
+                let _ = done.send(answer.clone());
+            }
+        }
+    }
+
+    fn fail(&self, reason: &str) -> Error {
+        tracing::error!(reason, "the store failed; it takes no more commits");
+        Error::Failed(Arc::clone(self.failure.get_or_init(|| reason.into())))
+    }
+
+    fn commit(&mut self, commits: Vec<Commit>) -> Result<(), String> {
+        let mut batch = sled::Batch::default();
+        let mut contents = sled::Batch::default();
+        let mut published = Vec::new();
+        for (index_key, key, expires) in commits.iter().flat_map(|commit| &commit.expired) {
+            // The key may have been completed again meanwhile; then only the old index entry goes. Decided here, where
+            // the only writer is, and before the other writes of the group.
+            if self.tree.get(key).map_err(text)?.is_some_and(|value| *value == expires.0.to_be_bytes()) {
+                batch.remove(key.as_slice());
+            }
+            batch.remove(index_key.as_slice());
+        }
+        for commit in commits {
+            for (key, value) in commit.contents {
+                contents.insert(key, value);
+            }
+            for (key, value) in commit.writes {
+                match value {
+                    Some(value) => batch.insert(key, value),
+                    None => batch.remove(key),
+                }
+            }
+            for (group, stored, message) in commit.messages {
+                let outbox = group.map(|group| (group, self.next_sequence(group)));
+                if let Some((group, sequence)) = outbox {
+                    batch.insert(keys::outbox(group, sequence), stored);
+                }
+                published.push(Published { outbox, message });
+            }
+        }
+        self.contents.apply_batch(contents).map_err(text)?;
+        self.tree.apply_batch(batch).map_err(text)?;
+        self.make_durable()?;
+        if !published.is_empty() {
+            (self.feed)(published);
+        }
+        Ok(())
+    }
+
+    fn next_sequence(&mut self, group: Group) -> Sequence {
+        let next = &mut self.next[group as usize];
+        let sequence = *next;
+        *next += 1;
+        sequence
+    }
+
+    fn make_durable(&mut self) -> Result<(), String> {
+        self.database.flush().map_err(text)?;
+        self.durability.sync().map_err(text)
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

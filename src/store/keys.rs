@@ -1,0 +1,196 @@
+//! The keys: one prefix byte, then big-endian integers, so that their order is their meaning.
+//!
+//! | prefix | then | value |
+//! | --- | --- | --- |
+//! | `f` | | format version, u32 |
+//! | `b` | batch | the small part of the record, written by every step |
+//! | `d` | batch | what registration fixed |
+//! | `e` | batch | essays |
+//! | `r` | batch, phase | how the essays came out of the phase |
+//! | `a` | batch, phase, number u32 | an attempt that has ended |
+//! | `o` | group, sequence u64 | a message that its group has not consumed |
+//! | `k` | group, topic, hash | idempotency key: when it expires, u64 ms |
+//! | `x` | expiry u64 ms, group, topic, hash | nothing: the order in which keys expire |
+//! | `t` | due u64 ms, batch, phase, number u32 | nothing: a timer |
+//!
+//! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
+//! given another meaning; one that is retired stays reserved.
+
+use crate::contract::idempotency::Key;
+use crate::contract::{Group, Topic};
+use crate::domain::{BatchId, Millis, Phase, Timer};
+
+use super::{Error, Sequence};
+
+pub(super) const FORMAT: &[u8] = b"f";
+pub(super) const TIMERS: &[u8] = b"t";
+pub(super) const EXPIRIES: &[u8] = b"x";
+
+fn of_batch(prefix: u8, batch: BatchId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(32);
+    key.push(prefix);
+    key.extend_from_slice(batch.0.as_bytes());
+    key
+}
+
+pub(super) fn batch(id: BatchId) -> Vec<u8> {
+    of_batch(b'b', id)
+}
+
+pub(super) fn details(id: BatchId) -> Vec<u8> {
+    of_batch(b'd', id)
+}
+
+pub(super) fn essays(id: BatchId) -> Vec<u8> {
+    of_batch(b'e', id)
+}
+
+pub(super) fn results(id: BatchId, phase: Phase) -> Vec<u8> {
+    let mut key = of_batch(b'r', id);
+    key.push(phase_byte(phase));
+    key
+}
+
+pub(super) fn attempts(id: BatchId, phase: Phase) -> Vec<u8> {
+    let mut key = of_batch(b'a', id);
+    key.push(phase_byte(phase));
+    key
+}
+
+pub(super) fn attempt(id: BatchId, phase: Phase, number: u32) -> Vec<u8> {
+    let mut key = attempts(id, phase);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(super) fn outbox_of(group: Group) -> Vec<u8> {
+    vec![b'o', group_byte(group)]
+}
+
+pub(super) fn outbox(group: Group, sequence: Sequence) -> Vec<u8> {
+    let mut key = outbox_of(group);
+    key.extend_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+pub(super) fn sequence_of(outbox_key: &[u8]) -> Result<Sequence, Error> {
+    u64_at(outbox_key, 2)
+}
+
+/// Which consumer and message: the tail of both kinds of key below.
+fn identity(group: Group, key: &Key) -> [u8; 34] {
+    let mut bytes = [0; 34];
+    bytes[0] = group_byte(group);
+    bytes[1] = topic_byte(key.topic);
+    bytes[2..].copy_from_slice(&key.hash);
+    bytes
+}
+
+pub(super) fn idempotency(group: Group, key: &Key) -> Vec<u8> {
+    let mut bytes = vec![b'k'];
+    bytes.extend_from_slice(&identity(group, key));
+    bytes
+}
+
+pub(super) fn expiry(expires: Millis, group: Group, key: &Key) -> Vec<u8> {
+    let mut bytes = EXPIRIES.to_vec();
+    bytes.extend_from_slice(&expires.0.to_be_bytes());
+    bytes.extend_from_slice(&identity(group, key));
+    bytes
+}
+
+/// When the key behind an entry of the expiry index expires, and that key.
+pub(super) fn expired(expiry_key: &[u8]) -> Result<(Millis, Vec<u8>), Error> {
+    let expires = Millis(u64_at(expiry_key, 1)?);
+    let mut key = vec![b'k'];
+    key.extend_from_slice(&expiry_key[9..]);
+    Ok((expires, key))
+}
+
+pub(super) fn timer(batch: BatchId, timer: Timer) -> Vec<u8> {
+    let mut key = TIMERS.to_vec();
+    key.extend_from_slice(&timer.due.0.to_be_bytes());
+    key.extend_from_slice(batch.0.as_bytes());
+    key.push(phase_byte(timer.phase));
+    key.extend_from_slice(&timer.attempt.to_be_bytes());
+    key
+}
+
+pub(super) fn timer_of(key: &[u8]) -> Result<(BatchId, Timer), Error> {
+    let corrupt = || Error::Corrupt("a timer's key has the wrong length".to_owned());
+    let due = Millis(u64_at(key, 1)?);
+    let batch = key.get(9..25).and_then(|bytes| bytes.try_into().ok()).ok_or_else(corrupt)?;
+    let phase = phase_of(*key.get(25).ok_or_else(corrupt)?)?;
+    let attempt =
+        key.get(26..30).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes).ok_or_else(corrupt)?;
+    Ok((BatchId(uuid::Uuid::from_bytes(batch)), Timer { due, phase, attempt }))
+}
+
+pub(super) fn content_part(hash: &[u8; 32], part: u32) -> Vec<u8> {
+    let mut key = hash.to_vec();
+    key.extend_from_slice(&part.to_be_bytes());
+    key
+}
+
+fn u64_at(key: &[u8], offset: usize) -> Result<u64, Error> {
+    key.get(offset..offset + 8)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| Error::Corrupt("a key is too short".to_owned()))
+}
+
+pub(super) const fn phase_byte(phase: Phase) -> u8 {
+    match phase {
+        Phase::Spellcheck => 0,
+        Phase::CjAssessment => 1,
+        Phase::Nlp => 2,
+        Phase::AiFeedback => 3,
+    }
+}
+
+pub(super) fn phase_of(byte: u8) -> Result<Phase, Error> {
+    Phase::ALL
+        .into_iter()
+        .find(|phase| phase_byte(*phase) == byte)
+        .ok_or_else(|| Error::Corrupt(format!("there is no phase {byte}")))
+}
+
+const fn group_byte(group: Group) -> u8 {
+    match group {
+        Group::Orchestrator => 0,
+        Group::Spellcheck => 1,
+        Group::CjAssessment => 2,
+        Group::Nlp => 3,
+        Group::AiFeedback => 4,
+    }
+}
+
+pub(super) const fn topic_byte(topic: Topic) -> u8 {
+    match topic {
+        Topic::BatchAiFeedbackInitiateCommand => 0,
+        Topic::BatchCjAssessmentInitiateCommand => 1,
+        Topic::BatchContentProvisioningCompleted => 2,
+        Topic::BatchEssaysReady => 3,
+        Topic::BatchEssaysRegistered => 4,
+        Topic::BatchNlpInitiateCommandV2 => 5,
+        Topic::BatchPhaseSkipped => 6,
+        Topic::BatchPipelineCompleted => 7,
+        Topic::BatchSpellcheckInitiateCommand => 8,
+        Topic::BatchStudentMatchingInitiateCommand => 9,
+        Topic::BatchValidationErrors => 10,
+        Topic::ClientBatchPipelineRequest => 11,
+        Topic::ElsBatchPhaseOutcome => 12,
+        Topic::EssayContentProvisioned => 13,
+        Topic::PipelineDenied => 14,
+        Topic::StudentAssociationsConfirmed => 15,
+        Topic::TeacherNotificationRequested => 16,
+    }
+}
+
+pub(super) fn topic_of(byte: u8) -> Result<Topic, Error> {
+    Topic::ALL
+        .iter()
+        .copied()
+        .find(|topic| topic_byte(*topic) == byte)
+        .ok_or_else(|| Error::Corrupt(format!("there is no topic {byte}")))
+}

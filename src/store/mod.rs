@@ -1,0 +1,214 @@
+//! The only room that names sled or bincode: keys, codec, commit, reads, sweep.
+//!
+//! What the engine asks of it is small: one atomic [`Commit`] that is durable before it is answered, point reads,
+//! ordered ranges (outbox, attempts), and timers. A store on another database has to offer the same and no more.
+//!
+//! Reads block, so they belong on threads that may; commits are handed to one committer thread, which puts many of them
+//! into one flush. No read shows what is not durable as long as the reader waits for its own commits, since every batch
+//! has one owner that does both.
+
+mod codec;
+mod commit;
+mod disk;
+mod keys;
+mod read;
+mod stored;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+
+pub use commit::{Commit, Published};
+pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
+
+use commit::{Committer, Request};
+use disk::{DirectoryLock, Durability};
+
+/// The number of a message in the outbox of one group; counts up without holes while the process lives.
+pub type Sequence = u64;
+
+/// How many commits may wait for the committer. Each waiter is a partition or a consumer, and there are fewer of them.
+const COMMIT_QUEUE: usize = 1_024;
+
+/// How the store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The directory; made where it does not exist.
+    pub directory: PathBuf,
+    /// How much memory the store may use to keep pages, in bytes.
+    pub cache_bytes: u64,
+    /// Whether commits are made durable. Without, the directory is as short-lived as the process.
+    pub durable: bool,
+}
+
+impl Options {
+    /// The cache a store gets where nobody says otherwise: 64 MiB. The database's own default is a gibibyte.
+    pub const DEFAULT_CACHE_BYTES: u64 = 64 * 1_024 * 1_024;
+
+    /// A durable store in `directory`.
+    #[must_use]
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into(), cache_bytes: Self::DEFAULT_CACHE_BYTES, durable: true }
+    }
+}
+
+/// What can go wrong in the store.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Another process has the directory open.
+    #[error("{} is in use by another rephase process{}; stop that one first, or choose another --data-dir", .directory.display(), .owner.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+        /// The process, where it said so.
+        owner: Option<String>,
+    },
+    /// The directory cannot be made, read or written.
+    #[error("{}: {reason}", .directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// The database does not open.
+    #[error("the store in {} cannot be opened: {reason}. Nothing was changed; restore a backup into an empty directory, or move this one away to start anew", .directory.display())]
+    Damaged {
+        /// The directory.
+        directory: PathBuf,
+        /// What the database says.
+        reason: String,
+    },
+    /// The store was written by a newer version of this program.
+    #[error("the store has format {found}, and this version reads up to {known}; use the newer version")]
+    NewerFormat {
+        /// The store's format.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// A stored value is not what it should be.
+    #[error("a stored value cannot be read: {0}")]
+    Corrupt(String),
+    /// The database failed; it takes no more commits.
+    #[error("the store failed and takes no more commits: {0}")]
+    Failed(Arc<str>),
+    /// The store is closing.
+    #[error("the store is closing")]
+    Closing,
+}
+
+/// Hears of every message of a commit, once the commit is durable, in the order of the commits.
+pub type Feed = Box<dyn Fn(Vec<Published>) + Send>;
+
+/// The store. Its clones share it.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    database: sled::Db,
+    /// Everything but the contents, so that one batch of writes is one atomic write.
+    tree: sled::Tree,
+    /// Contents by their hash. They never change, so they may be written just before what refers to them.
+    contents: sled::Tree,
+    commits: tokio::sync::mpsc::Sender<Request>,
+    failure: Arc<OnceLock<Arc<str>>>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+    _lock: DirectoryLock,
+}
+
+impl Store {
+    /// Opens the store in its directory, and starts its committer.
+    ///
+    /// Blocks while the database replays its log.
+    ///
+    /// # Errors
+    /// Every way in which a directory can be unfit, each with what to do about it.
+    pub fn open(options: &Options, feed: Feed) -> Result<Self, Error> {
+        let lock = DirectoryLock::acquire(&options.directory)?;
+        let path = options.directory.join("store");
+        let database = sled::Config::new()
+            .path(&path)
+            .cache_capacity(options.cache_bytes)
+            .flush_every_ms(None)
+            .temporary(!options.durable)
+            .open()
+            .map_err(|error| damaged(&options.directory, &error))?;
+        let tree = database.open_tree("rephase").map_err(|error| damaged(&options.directory, &error))?;
+        let contents = database.open_tree("contents").map_err(|error| damaged(&options.directory, &error))?;
+        let durability = Durability::new(options, &path)?;
+        let failure = Arc::new(OnceLock::new());
+        let (commits, requests) = tokio::sync::mpsc::channel(COMMIT_QUEUE);
+        let mut committer = Committer {
+            database: database.clone(),
+            tree: tree.clone(),
+            contents: contents.clone(),
+            durability,
+            failure: Arc::clone(&failure),
+            feed,
+            next: read::next_sequences(&tree)?,
+        };
+        committer.prepare(&options.directory)?;
+        let thread = std::thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || committer.run(requests))
+            .map_err(|error| disk::directory_error(&options.directory, &error))?;
+        let committer = Mutex::new(Some(thread));
+        Ok(Self { shared: Arc::new(Shared { database, tree, contents, commits, failure, committer, _lock: lock }) })
+    }
+
+    /// Hands `commit` to the committer and waits until it is durable.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] where it is not, and from then on for ever.
+    pub async fn commit(&self, commit: Commit) -> Result<(), Error> {
+        let (request, done) = Request::of(commit);
+        self.shared.commits.send(request).await.map_err(|_| self.closed())?;
+        done.await.map_err(|_| self.closed())?
+    }
+
+    /// The same as [`Store::commit`], for threads that may block.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn commit_blocking(&self, commit: Commit) -> Result<(), Error> {
+        let (request, done) = Request::of(commit);
+        self.shared.commits.blocking_send(request).map_err(|_| self.closed())?;
+        done.blocking_recv().map_err(|_| self.closed())?
+    }
+
+    /// Why the store failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure.get().map(AsRef::as_ref)
+    }
+
+    /// How many bytes the database has on disk.
+    #[must_use]
+    pub fn size_on_disk(&self) -> u64 {
+        self.shared.database.size_on_disk().unwrap_or(0)
+    }
+
+    fn closed(&self) -> Error {
+        self.shared.failure.get().map_or(Error::Closing, |reason| Error::Failed(Arc::clone(reason)))
+    }
+}
+
+impl Drop for Shared {
+    /// Closes the queue and waits for the last commit. Nothing can be waiting for an answer then: a waiter holds the
+    /// store open.
+    fn drop(&mut self) {
+        let (closed, _) = tokio::sync::mpsc::channel(1);
+        drop(std::mem::replace(&mut self.commits, closed));
+        let thread = self.committer.get_mut().map(Option::take).unwrap_or_default();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the committer ended in a panic");
+        }
+    }
+}
+
+fn damaged(directory: &Path, error: &sled::Error) -> Error {
+    Error::Damaged { directory: directory.to_owned(), reason: error.to_string() }
+}

@@ -1,0 +1,193 @@
+//! Point reads and ordered ranges. All of them block.
+
+use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredMessage, StoredResult};
+use super::{Error, Sequence, Store, codec, keys};
+use crate::contract::idempotency::Key;
+use crate::contract::{Group, Message};
+use crate::domain::{Attempt, Batch, BatchId, Millis, Phase, Timer};
+
+/// A message that its group has not consumed.
+#[derive(Debug, Clone)]
+pub struct OutboxEntry {
+    /// Its number in the outbox of its group.
+    pub sequence: Sequence,
+    /// The message.
+    pub message: Message,
+}
+
+/// A timer of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimerEntry {
+    /// The batch to wake.
+    pub batch: BatchId,
+    /// When, and why.
+    pub timer: Timer,
+}
+
+/// An idempotency key whose time is over.
+#[derive(Debug)]
+pub struct ExpiredKey {
+    pub(super) index_key: Vec<u8>,
+    pub(super) key: Vec<u8>,
+    pub(super) expires: Millis,
+}
+
+impl Store {
+    /// The record of `id`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where it cannot be decoded, [`Error::Failed`] where it cannot be read.
+    pub fn batch(&self, id: BatchId) -> Result<Option<Batch>, Error> {
+        let Some(small) = self.get::<StoredBatch>(&keys::batch(id))? else { return Ok(None) };
+        let mut results: [Vec<StoredResult>; 4] = Default::default();
+        for phase in small.phases() {
+            results[phase.index()] = self.require(&keys::results(id, phase))?;
+        }
+        let details: StoredDetails = self.require(&keys::details(id))?;
+        let essays: Vec<StoredEssay> = self.require(&keys::essays(id))?;
+        small.into_batch(id, details, essays, results).map(Some)
+    }
+
+    /// Attempts of `phase` that have ended, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn newest_attempts(&self, id: BatchId, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
+        let ledger = self.shared.tree.scan_prefix(keys::attempts(id, phase));
+        ledger.values().rev().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
+    }
+
+    /// Attempts of `phase` that have ended, oldest first, from the number `first` on, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn attempts_from(&self, id: BatchId, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
+        let range = keys::attempt(id, phase, first)..=keys::attempt(id, phase, u32::MAX);
+        let ledger = self.shared.tree.range(range);
+        ledger.values().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
+    }
+
+    /// The text whose SHA-256 is `hash`.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn content(&self, hash: &[u8; 32]) -> Result<Option<String>, Error> {
+        let mut parts = self.shared.contents.scan_prefix(hash).values().peekable();
+        if parts.peek().is_none() {
+            return Ok(None);
+        }
+        let mut text = Vec::new();
+        for part in parts {
+            text.extend_from_slice(&part.map_err(failed)?);
+        }
+        String::from_utf8(text).map(Some).map_err(|error| Error::Corrupt(error.to_string()))
+    }
+
+    /// Until when `group` counts the message `key` as handled; none where it never handled it.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn key_expiry(&self, group: Group, key: &Key) -> Result<Option<Millis>, Error> {
+        let value = self.shared.tree.get(keys::idempotency(group, key)).map_err(failed)?;
+        let Some(value) = value else { return Ok(None) };
+        let bytes = value.as_ref().try_into().map_err(|_| Error::Corrupt("an idempotency key's expiry".to_owned()))?;
+        Ok(Some(Millis(u64::from_be_bytes(bytes))))
+    }
+
+    /// Keys that expired at `now` or before, the earliest first, at most `limit`. Reads no key that has not expired,
+    /// except the one that ends the walk.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn expired_keys(&self, now: Millis, limit: usize) -> Result<Vec<ExpiredKey>, Error> {
+        let mut found = Vec::new();
+        for index_key in self.shared.tree.scan_prefix(keys::EXPIRIES).keys().take(limit) {
+            let index_key = index_key.map_err(failed)?.to_vec();
+            let (expires, key) = keys::expired(&index_key)?;
+            if expires > now {
+                break;
+            }
+            found.push(ExpiredKey { index_key, key, expires });
+        }
+        Ok(found)
+    }
+
+    /// Messages that `group` has not consumed, from the number `first` up to, not including, `end`, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn outbox(
+        &self,
+        group: Group,
+        first: Sequence,
+        end: Sequence,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, Error> {
+        let entries = self.shared.tree.range(keys::outbox(group, first)..keys::outbox(group, end));
+        let entry = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, value) = pair.map_err(failed)?;
+            let message = codec::decode::<StoredMessage>(&value)?.into_message()?;
+            Ok(OutboxEntry { sequence: keys::sequence_of(&key)?, message })
+        };
+        entries.take(limit).map(entry).collect()
+    }
+
+    /// The number of the oldest message that `group` has not consumed, and that of the next one to come.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn outbox_bounds(&self, group: Group) -> Result<(Sequence, Sequence), Error> {
+        let next = next_sequence(&self.shared.tree, group)?;
+        let first = self.shared.tree.scan_prefix(keys::outbox_of(group)).keys().next();
+        let first = first.map(|key| keys::sequence_of(&key.map_err(failed)?)).transpose()?;
+        Ok((first.unwrap_or(next), next))
+    }
+
+    /// Timers by when they are due, the earliest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn timers(&self, limit: usize) -> Result<Vec<TimerEntry>, Error> {
+        let keys = self.shared.tree.scan_prefix(keys::TIMERS).keys().take(limit);
+        keys.map(|key| {
+            let (batch, timer) = keys::timer_of(&key.map_err(failed)?)?;
+            Ok(TimerEntry { batch, timer })
+        })
+        .collect()
+    }
+
+    fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Error> {
+        self.shared.tree.get(key).map_err(failed)?.map(|value| codec::decode(&value)).transpose()
+    }
+
+    fn require<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<T, Error> {
+        self.get(key)?.ok_or_else(|| Error::Corrupt("a part of a batch's record is missing".to_owned()))
+    }
+}
+
+fn decode_attempt(value: &[u8]) -> Result<Attempt, Error> {
+    codec::decode::<StoredAttempt>(value)?.into_attempt()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants a function of the error")]
+fn failed(error: sled::Error) -> Error {
+    Error::Failed(error.to_string().into())
+}
+
+/// The next sequence of each group, in the order of [`Group::ALL`]. A group whose outbox is empty starts anew; nothing
+/// refers to a number longer than the process lives.
+pub(super) fn next_sequences(tree: &sled::Tree) -> Result<[Sequence; Group::ALL.len()], Error> {
+    let mut next = [0; Group::ALL.len()];
+    for group in Group::ALL {
+        next[group as usize] = next_sequence(tree, group)?;
+    }
+    Ok(next)
+}
+
+fn next_sequence(tree: &sled::Tree, group: Group) -> Result<Sequence, Error> {
+    let last = tree.scan_prefix(keys::outbox_of(group)).keys().next_back();
+    Ok(match last {
+        Some(key) => keys::sequence_of(&key.map_err(failed)?)? + 1,
+        None => 0,
+    })
+}

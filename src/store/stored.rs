@@ -1,0 +1,475 @@
+//! The shapes of stored values, apart from the domain's and the wire's, so that those can change without these.
+//!
+//! Enumerations of the wire are stored by their names; parts that are free in form as JSON.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Error, keys};
+use crate::contract::{Headers, Message};
+use crate::domain::{
+    Attempt, AttemptEnd, AttemptOutcome, Batch, BatchDetails, BatchId, Category, Essay, EssayContent, EssayOutput,
+    EssayResult, Millis, Phase, PhaseError, PhaseRecord, PhaseState, Run, Scope, Slot, Trigger,
+};
+
+fn corrupt(error: impl std::fmt::Display) -> Error {
+    Error::Corrupt(error.to_string())
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(name: &str) -> Result<T, Error> {
+    name.parse().map_err(corrupt)
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(json: Option<Vec<u8>>) -> Result<Option<T>, Error> {
+    json.map(|json| serde_json::from_slice(&json).map_err(corrupt)).transpose()
+}
+
+fn to_json<T: Serialize>(value: Option<&T>) -> Result<Option<Vec<u8>>, Error> {
+    value.map(|value| serde_json::to_vec(value).map_err(corrupt)).transpose()
+}
+
+/// The small part of a batch's record.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredBatch {
+    version: u64,
+    status: String,
+    essays_received: Slot,
+    phases: [Option<StoredPhase>; 4],
+    run: Option<StoredRun>,
+    updated_at: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPhase {
+    attempts: u32,
+    state: StoredState,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredState {
+    PendingDependencies,
+    Requested { attempt: StoredAttempt },
+    Dispatched { attempt: StoredAttempt, deadline: u64 },
+    InProgress { attempt: StoredAttempt, deadline: u64 },
+    Succeeded { attempt: StoredAttempt },
+    PartiallySucceeded { attempt: StoredAttempt },
+    Failed { attempt: StoredAttempt },
+    SkippedDependency { because: u8 },
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredRun {
+    correlation_id: Uuid,
+    requested_by: String,
+    started_at: u64,
+    queue: Vec<u8>,
+}
+
+/// An attempt, inside the record and in the ledger.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredAttempt {
+    number: u32,
+    trigger: StoredTrigger,
+    requested_by: String,
+    reason: Option<String>,
+    correlation_id: Uuid,
+    /// None for the whole phase.
+    scope: Option<Runs>,
+    slots: Runs,
+    enqueued_at: u64,
+    dispatched_at: Option<u64>,
+    started_at: Option<u64>,
+    end: Option<StoredEnd>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredTrigger {
+    Pipeline,
+    User,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEnd {
+    at: u64,
+    outcome: StoredOutcome,
+    successful: u32,
+    failed: u32,
+    error: Option<StoredError>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredOutcome {
+    Succeeded,
+    PartiallySucceeded,
+    Failed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredError {
+    error_code: String,
+    is_transient: bool,
+    message: String,
+}
+
+/// Slots in order, as runs of neighbours: (first, how many). A whole batch is one run, however large.
+#[derive(Serialize, Deserialize)]
+struct Runs(Vec<(Slot, Slot)>);
+
+impl Runs {
+    fn of(slots: &[Slot]) -> Self {
+        let mut runs: Vec<(Slot, Slot)> = Vec::new();
+        for &slot in slots {
+            match runs.last_mut() {
+                Some((first, length)) if first.checked_add(*length) == Some(slot) => *length += 1,
+                Some(_) | None => runs.push((slot, 1)),
+            }
+        }
+        Self(runs)
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        self.0.iter().flat_map(|&(first, length)| (first..).take(usize::from(length))).collect()
+    }
+}
+
+impl StoredBatch {
+    pub(super) fn of(batch: &Batch) -> Self {
+        Self {
+            version: batch.version,
+            status: batch.status.as_str().to_owned(),
+            essays_received: batch.essays_received,
+            phases: batch.phases.each_ref().map(|record| record.as_ref().map(StoredPhase::of)),
+            run: batch.run.as_ref().map(StoredRun::of),
+            updated_at: batch.updated_at.0,
+        }
+    }
+
+    /// The phases that have a record, and so results.
+    pub(super) fn phases(&self) -> impl Iterator<Item = Phase> {
+        Phase::ALL.into_iter().filter(|phase| self.phases[phase.index()].is_some())
+    }
+
+    pub(super) fn into_batch(
+        self,
+        id: BatchId,
+        details: StoredDetails,
+        essays: Vec<StoredEssay>,
+        mut results: [Vec<StoredResult>; 4],
+    ) -> Result<Batch, Error> {
+        let mut phases: [Option<PhaseRecord>; 4] = Default::default();
+        for (index, phase) in self.phases.into_iter().enumerate() {
+            if let Some(phase) = phase {
+                phases[index] = Some(phase.into_record(std::mem::take(&mut results[index]))?);
+            }
+        }
+        Ok(Batch {
+            id,
+            version: self.version,
+            details: Arc::new(details.into_details()?),
+            status: parse(&self.status)?,
+            essays: Arc::new(essays.into_iter().map(StoredEssay::into_essay).collect()),
+            essays_received: self.essays_received,
+            phases,
+            run: self.run.map(StoredRun::into_run).transpose()?,
+            updated_at: Millis(self.updated_at),
+        })
+    }
+}
+
+impl StoredPhase {
+    fn of(record: &PhaseRecord) -> Self {
+        let state = match &record.state {
+            PhaseState::PendingDependencies => StoredState::PendingDependencies,
+            PhaseState::Requested { attempt } => StoredState::Requested { attempt: StoredAttempt::of(attempt) },
+            PhaseState::Dispatched { attempt, deadline } => {
+                StoredState::Dispatched { attempt: StoredAttempt::of(attempt), deadline: deadline.0 }
+            }
+            PhaseState::InProgress { attempt, deadline } => {
+                StoredState::InProgress { attempt: StoredAttempt::of(attempt), deadline: deadline.0 }
+            }
+            PhaseState::Succeeded { attempt } => StoredState::Succeeded { attempt: StoredAttempt::of(attempt) },
+            PhaseState::PartiallySucceeded { attempt } => {
+                StoredState::PartiallySucceeded { attempt: StoredAttempt::of(attempt) }
+            }
+            PhaseState::Failed { attempt } => StoredState::Failed { attempt: StoredAttempt::of(attempt) },
+            PhaseState::SkippedDependency { because } => {
+                StoredState::SkippedDependency { because: keys::phase_byte(*because) }
+            }
+        };
+        Self { attempts: record.attempts, state }
+    }
+
+    fn into_record(self, results: Vec<StoredResult>) -> Result<PhaseRecord, Error> {
+        let attempt = |stored: StoredAttempt| stored.into_attempt().map(Arc::new);
+        let state = match self.state {
+            StoredState::PendingDependencies => PhaseState::PendingDependencies,
+            StoredState::Requested { attempt: stored } => PhaseState::Requested { attempt: attempt(stored)? },
+            StoredState::Dispatched { attempt: stored, deadline } => {
+                PhaseState::Dispatched { attempt: attempt(stored)?, deadline: Millis(deadline) }
+            }
+            StoredState::InProgress { attempt: stored, deadline } => {
+                PhaseState::InProgress { attempt: attempt(stored)?, deadline: Millis(deadline) }
+            }
+            StoredState::Succeeded { attempt: stored } => PhaseState::Succeeded { attempt: attempt(stored)? },
+            StoredState::PartiallySucceeded { attempt: stored } => {
+                PhaseState::PartiallySucceeded { attempt: attempt(stored)? }
+            }
+            StoredState::Failed { attempt: stored } => PhaseState::Failed { attempt: attempt(stored)? },
+            StoredState::SkippedDependency { because } => {
+                PhaseState::SkippedDependency { because: keys::phase_of(because)? }
+            }
+        };
+        let results = results.into_iter().map(StoredResult::into_result).collect::<Result<_, _>>()?;
+        Ok(PhaseRecord { state, attempts: self.attempts, results: Arc::new(results) })
+    }
+}
+
+impl StoredRun {
+    fn of(run: &Run) -> Self {
+        Self {
+            correlation_id: run.correlation_id,
+            requested_by: run.requested_by.clone(),
+            started_at: run.started_at.0,
+            queue: run.queue.iter().map(|phase| keys::phase_byte(*phase)).collect(),
+        }
+    }
+
+    fn into_run(self) -> Result<Run, Error> {
+        Ok(Run {
+            correlation_id: self.correlation_id,
+            requested_by: self.requested_by,
+            started_at: Millis(self.started_at),
+            queue: self.queue.into_iter().map(keys::phase_of).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl StoredAttempt {
+    pub(super) fn of(attempt: &Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            trigger: match attempt.trigger {
+                Trigger::Pipeline => StoredTrigger::Pipeline,
+                Trigger::User => StoredTrigger::User,
+            },
+            requested_by: attempt.requested_by.clone(),
+            reason: attempt.reason.clone(),
+            correlation_id: attempt.correlation_id,
+            scope: match &attempt.scope {
+                Scope::Whole => None,
+                Scope::Essays(slots) => Some(Runs::of(slots)),
+            },
+            slots: Runs::of(&attempt.slots),
+            enqueued_at: attempt.enqueued_at.0,
+            dispatched_at: attempt.dispatched_at.map(|at| at.0),
+            started_at: attempt.started_at.map(|at| at.0),
+            end: attempt.end.as_ref().map(StoredEnd::of),
+        }
+    }
+
+    pub(super) fn into_attempt(self) -> Result<Attempt, Error> {
+        Ok(Attempt {
+            number: self.number,
+            trigger: match self.trigger {
+                StoredTrigger::Pipeline => Trigger::Pipeline,
+                StoredTrigger::User => Trigger::User,
+            },
+            requested_by: self.requested_by,
+            reason: self.reason,
+            correlation_id: self.correlation_id,
+            scope: self.scope.map_or(Scope::Whole, |slots| Scope::Essays(slots.slots())),
+            slots: self.slots.slots(),
+            enqueued_at: Millis(self.enqueued_at),
+            dispatched_at: self.dispatched_at.map(Millis),
+            started_at: self.started_at.map(Millis),
+            end: self.end.map(StoredEnd::into_end).transpose()?,
+        })
+    }
+}
+
+impl StoredEnd {
+    fn of(end: &AttemptEnd) -> Self {
+        Self {
+            at: end.at.0,
+            outcome: match end.outcome {
+                AttemptOutcome::Succeeded => StoredOutcome::Succeeded,
+                AttemptOutcome::PartiallySucceeded => StoredOutcome::PartiallySucceeded,
+                AttemptOutcome::Failed => StoredOutcome::Failed,
+            },
+            successful: end.successful,
+            failed: end.failed,
+            error: end.error.as_ref().map(StoredError::of),
+        }
+    }
+
+    fn into_end(self) -> Result<AttemptEnd, Error> {
+        Ok(AttemptEnd {
+            at: Millis(self.at),
+            outcome: match self.outcome {
+                StoredOutcome::Succeeded => AttemptOutcome::Succeeded,
+                StoredOutcome::PartiallySucceeded => AttemptOutcome::PartiallySucceeded,
+                StoredOutcome::Failed => AttemptOutcome::Failed,
+            },
+            successful: self.successful,
+            failed: self.failed,
+            error: self.error.map(StoredError::into_error).transpose()?,
+        })
+    }
+}
+
+impl StoredError {
+    fn of(error: &PhaseError) -> Self {
+        Self {
+            error_code: error.error_code.as_str().to_owned(),
+            is_transient: match error.category {
+                Category::Transient => true,
+                Category::Permanent => false,
+            },
+            message: error.message.clone(),
+        }
+    }
+
+    fn into_error(self) -> Result<PhaseError, Error> {
+        let category = if self.is_transient { Category::Transient } else { Category::Permanent };
+        Ok(PhaseError { error_code: parse(&self.error_code)?, category, message: self.message })
+    }
+}
+
+/// What registration fixed.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredDetails {
+    user_id: String,
+    org_id: Option<String>,
+    course_code: String,
+    student_prompt_ref: Option<Vec<u8>>,
+    assignment_id: Option<String>,
+    assignment_is_prompt: bool,
+    cj_default_llm_model: Option<String>,
+    cj_default_temperature: Option<f64>,
+    registered_at: u64,
+}
+
+impl StoredDetails {
+    pub(super) fn of(details: &BatchDetails) -> Result<Self, Error> {
+        Ok(Self {
+            user_id: details.user_id.clone(),
+            org_id: details.org_id.clone(),
+            course_code: details.course_code.as_str().to_owned(),
+            student_prompt_ref: to_json(details.student_prompt_ref.as_ref())?,
+            assignment_id: details.assignment_id.clone(),
+            assignment_is_prompt: details.assignment_is_prompt,
+            cj_default_llm_model: details.cj_default_llm_model.clone(),
+            cj_default_temperature: details.cj_default_temperature,
+            registered_at: details.registered_at.0,
+        })
+    }
+
+    fn into_details(self) -> Result<BatchDetails, Error> {
+        Ok(BatchDetails {
+            user_id: self.user_id,
+            org_id: self.org_id,
+            course_code: parse(&self.course_code)?,
+            student_prompt_ref: from_json(self.student_prompt_ref)?,
+            assignment_id: self.assignment_id,
+            assignment_is_prompt: self.assignment_is_prompt,
+            cj_default_llm_model: self.cj_default_llm_model,
+            cj_default_temperature: self.cj_default_temperature,
+            registered_at: Millis(self.registered_at),
+        })
+    }
+}
+
+/// One essay.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredEssay {
+    id: String,
+    /// File name and storage id.
+    content: Option<(String, String)>,
+}
+
+impl StoredEssay {
+    pub(super) fn of(essay: &Essay) -> Self {
+        let content = essay.content.as_ref();
+        Self {
+            id: essay.id.clone(),
+            content: content.map(|content| (content.file_name.clone(), content.text_storage_id.clone())),
+        }
+    }
+
+    fn into_essay(self) -> Essay {
+        let content = self.content.map(|(file_name, text_storage_id)| EssayContent { file_name, text_storage_id });
+        Essay { id: self.id, content }
+    }
+}
+
+/// How one essay came out of a phase.
+#[derive(Serialize, Deserialize)]
+pub(super) enum StoredResult {
+    NotRun,
+    Succeeded { text_storage_id: String, spellcheck_metrics: Option<Vec<u8>> },
+    Failed { error: Option<StoredEssayError> },
+}
+
+/// Why one essay failed.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredEssayError(StoredError);
+
+impl StoredResult {
+    pub(super) fn of(result: &EssayResult) -> Result<Self, Error> {
+        Ok(match result {
+            EssayResult::NotRun => Self::NotRun,
+            EssayResult::Succeeded(output) => Self::Succeeded {
+                text_storage_id: output.text_storage_id.clone(),
+                spellcheck_metrics: to_json(output.spellcheck_metrics.as_ref())?,
+            },
+            EssayResult::Failed(error) => {
+                Self::Failed { error: error.as_ref().map(|error| StoredEssayError(StoredError::of(error))) }
+            }
+        })
+    }
+
+    fn into_result(self) -> Result<EssayResult, Error> {
+        Ok(match self {
+            Self::NotRun => EssayResult::NotRun,
+            Self::Succeeded { text_storage_id, spellcheck_metrics } => EssayResult::Succeeded(EssayOutput {
+                text_storage_id,
+                spellcheck_metrics: from_json(spellcheck_metrics)?,
+            }),
+            Self::Failed { error } => {
+                EssayResult::Failed(error.map(|StoredEssayError(error)| error.into_error()).transpose()?)
+            }
+        })
+    }
+}
+
+/// A message of the outbox.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredMessage {
+    topic: u8,
+    key: String,
+    /// Event id and trace id.
+    headers: Option<(Uuid, Uuid)>,
+    body: Vec<u8>,
+}
+
+impl StoredMessage {
+    pub(super) fn of(message: &Message) -> Self {
+        Self {
+            topic: keys::topic_byte(message.topic),
+            key: message.key.clone(),
+            headers: message.headers.as_ref().map(|headers| (headers.event_id, headers.trace_id)),
+            body: message.body.to_vec(),
+        }
+    }
+
+    pub(super) fn into_message(self) -> Result<Message, Error> {
+        Ok(Message {
+            topic: keys::topic_of(self.topic)?,
+            key: self.key,
+            headers: self.headers.map(|(event_id, trace_id)| Headers { event_id, trace_id }),
+            body: self.body.into(),
+        })
+    }
+}
