@@ -10,11 +10,19 @@
 //! | [`store`] | the atomic commit on disk, and the only room that knows the database |
 //! | [`bus`] | consumer groups on bounded channels |
 //! | [`engine`] | partitions, outbox relay, timers, consumers |
+//! | [`worker`] | who runs the phases |
+//! | [`http`] | the gateway |
+//! | [`app`] | composition: open, recover, serve, drain |
+//! | [`cli`] | the command line |
 //! | [`clock`] | the system's clock and a manual one |
 
+pub mod app;
 pub mod bus;
+pub mod cli;
 pub mod clock;
 pub mod contract;
 pub mod domain;
 pub mod engine;
+pub mod http;
 pub mod store;
+pub mod worker;

@@ -1,1 +1,33 @@
-fn main() {}
+//! The program: arguments, logging, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rephase::cli::{self, Arguments, Command};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // The demo tells its own story; its server only has to say what went wrong unexpectedly.
+    let default_level = match arguments.command {
+        Command::Serve(_) => "info",
+        Command::Demo(_) => "error",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("rephase: the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli::run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rephase: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

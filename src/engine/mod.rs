@@ -22,13 +22,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use inbound::DEFAULT_RETRY_REASON;
 pub use partition::{Claim, Reader};
 pub use publish::content_id;
 
 use crate::bus::{self, Bus, Delivery};
 use crate::clock::Clock;
+use crate::contract::Message;
 use crate::contract::idempotency::Key;
-use crate::contract::{Group, Message};
 use crate::domain::{Batch, BatchId, Input, Rejected, Rules};
 use crate::store::{self, Store};
 use partition::{Cause, Partition, Request, Settlement, StepReply, StepRequest};
@@ -367,6 +368,3 @@ async fn blocking<T: Send + 'static>(
         Err(error) => Err(store::Error::Failed(error.to_string().into())),
     }
 }
-
-/// The groups that run phases, and the phase each runs.
-pub const WORKER_GROUPS: [Group; 4] = [Group::Spellcheck, Group::CjAssessment, Group::Nlp, Group::AiFeedback];

@@ -1,0 +1,131 @@
+//! Composition: open, recover, serve, drain.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::{self, Engine};
+use crate::http::{self, Gateway};
+use crate::{store, worker};
+
+/// How long requests that are being served may take once the program is told to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Where the program keeps its state.
+#[derive(Debug, Clone)]
+pub enum DataDirectory {
+    /// In this directory, durably.
+    Kept(std::path::PathBuf),
+    /// In a temporary directory that goes with the process; nothing is synced.
+    Ephemeral,
+}
+
+/// How the program runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where it keeps its state.
+    pub data: DataDirectory,
+    /// How its simulated workers behave.
+    pub workers: worker::Options,
+}
+
+/// The program, serving.
+pub struct App {
+    address: SocketAddr,
+    engine: Engine,
+    server: JoinHandle<std::io::Result<()>>,
+    drain: CancellationToken,
+    /// Removed with its contents when the program ends.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl App {
+    /// Listens, recovers, starts the workers, and serves. While it recovers, requests are told so.
+    ///
+    /// # Errors
+    /// Where the address cannot be listened on, or the store does not open.
+    pub async fn start(options: Options, clock: Clock) -> anyhow::Result<Self> {
+        let listener =
+            TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
+        let address = listener.local_addr().context("the listener has no address")?;
+        let gateway = Gateway::default();
+        let drain = CancellationToken::new();
+        let server = serve(listener, gateway.clone(), drain.clone());
+
+        let (store, temporary) = match options.data {
+            DataDirectory::Kept(directory) => (store::Options::new(directory), None),
+            DataDirectory::Ephemeral => {
+                let temporary = tempfile::Builder::new()
+                    .prefix("rephase-")
+                    .tempdir()
+                    .context("there is no room for a temporary store")?;
+                let options = store::Options { durable: false, ..store::Options::new(temporary.path()) };
+                (options, Some(temporary))
+            }
+        };
+        let engine = Engine::start(engine::Options::new(store), clock).await?;
+        worker::start(&engine, &options.workers)?;
+        gateway.open(engine.clone());
+        Ok(Self { address, engine, server, drain, _temporary: temporary })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its engine.
+    #[must_use]
+    pub const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Serves until `shutdown`, then answers what is being served, and ends everything.
+    ///
+    /// # Errors
+    /// Where the program could not go on: the store failed, or a part of it broke.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        tokio::select! {
+            () = shutdown => tracing::info!("told to end; draining"),
+            () = self.engine.failed().cancelled() => {}
+        }
+        let is_broken = self.engine.failed().is_cancelled();
+        let reason = self.engine.failure().unwrap_or("a part of it broke; see the log").to_owned();
+        self.stop().await;
+        if is_broken {
+            anyhow::bail!("the server could not go on: {reason}");
+        }
+        Ok(())
+    }
+
+    /// Answers what is being served, and ends everything.
+    pub async fn stop(self) {
+        self.drain.cancel();
+        match tokio::time::timeout(GRACE, self.server).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!(%error, "the server ended with an error"),
+            Ok(Err(error)) => tracing::error!(%error, "the server broke"),
+            Err(_) => tracing::warn!("some connections were still open and are cut"),
+        }
+        self.engine.shutdown().await;
+    }
+}
+
+fn serve(listener: TcpListener, gateway: Gateway, drain: CancellationToken) -> JoinHandle<std::io::Result<()>> {
+    let listener = listener.tap_io(|stream| {
+        // Answers are small and somebody waits for each; where it cannot be set they are only slower.
+        let _ = stream.set_nodelay(true);
+    });
+    tokio::spawn(async move {
+        axum::serve(listener, http::router(gateway)).with_graceful_shutdown(drain.cancelled_owned()).await
+    })
+}

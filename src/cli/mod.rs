@@ -1,0 +1,20 @@
+//! The command line: arguments, and the commands that use the server over HTTP as anybody would.
+
+mod args;
+mod client;
+mod demo;
+mod serve;
+mod timeline;
+
+pub use args::{Arguments, Command};
+
+/// Runs what the arguments say.
+///
+/// # Errors
+/// What a person should read on standard error before the program ends with 1.
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match arguments.command {
+        Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Demo(arguments) => demo::run(arguments).await,
+    }
+}

@@ -1,0 +1,109 @@
+//! A timeline on standard output: for people, or one JSON object a line.
+
+use std::time::Instant;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::{Value, json};
+
+/// What kind of line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Something went well.
+    Done,
+    /// Something failed.
+    Failed,
+    /// Something is on its way.
+    Moving,
+    /// Something to know.
+    Note,
+}
+
+impl Mark {
+    const fn sign(self) -> &'static str {
+        match self {
+            Self::Done => "✓",
+            Self::Failed => "✗",
+            Self::Moving => "…",
+            Self::Note => "·",
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Moving => "moving",
+            Self::Note => "note",
+        }
+    }
+
+    const fn style(self) -> Style {
+        match self {
+            Self::Done => AnsiColor::Green.on_default(),
+            Self::Failed => AnsiColor::Red.on_default().bold(),
+            Self::Moving => AnsiColor::Cyan.on_default(),
+            Self::Note => Style::new().dimmed(),
+        }
+    }
+}
+
+/// Lines with the time since the first of them.
+pub(super) struct Timeline {
+    began: Instant,
+    is_json: bool,
+}
+
+impl Timeline {
+    pub(super) fn new(is_json: bool) -> Self {
+        Self { began: Instant::now(), is_json }
+    }
+
+    pub(super) fn title(&self, title: &str, subtitle: &str) {
+        if self.is_json {
+            println!("{}", json!({ "at_ms": self.at_ms(), "title": title, "detail": subtitle }));
+        } else {
+            let bold = Style::new().bold();
+            anstream::println!("{bold}{title}{bold:#}  ({subtitle})\n");
+        }
+    }
+
+    pub(super) fn gap(&self) {
+        if !self.is_json {
+            anstream::println!();
+        }
+    }
+
+    pub(super) fn line(&self, mark: Mark, what: &str, text: &str) {
+        let at_ms = self.at_ms();
+        if self.is_json {
+            println!("{}", json!({ "at_ms": at_ms, "mark": mark.name(), "what": what, "text": text }));
+        } else {
+            let style = mark.style();
+            anstream::println!("{at_ms:>6} ms  {style}{} {what:<12}{style:#} {text}", mark.sign());
+        }
+    }
+
+    /// A move of a phase, with its essays.
+    pub(super) fn phase(&self, phase: &str, status: &str, counts: &Value) {
+        let mark = match status {
+            "completed_successfully" | "completed_with_partial_success" => Mark::Done,
+            "failed" | "skipped_due_to_dependency_failure" => Mark::Failed,
+            "dispatch_initiated" | "in_progress" => Mark::Moving,
+            _ => Mark::Note,
+        };
+        let of_total = |part: &Value| format!("{part} of {} essays", counts["total"]);
+        let text = match status {
+            "completed_successfully" | "completed_with_partial_success" => {
+                format!("{status}, {}", of_total(&counts["successful"]))
+            }
+            "failed" => format!("{status}, {}", of_total(&counts["failed"])),
+            "in_progress" => format!("{status}, {} essays", counts["total"]),
+            _ => status.to_owned(),
+        };
+        self.line(mark, phase, &text);
+    }
+
+    fn at_ms(&self) -> u128 {
+        self.began.elapsed().as_millis()
+    }
+}

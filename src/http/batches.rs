@@ -1,0 +1,173 @@
+//! Registration, essays, prompt, status.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::context::{Body, CorrelationId, Identity, parse};
+use super::{Gateway, Problem};
+use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
+use crate::contract::{ProcessingPipelineState, Text};
+use crate::domain::step::{NewEssay, Registration};
+use crate::domain::view::{RETRY_HISTORY, pipeline_state};
+use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Phase, Rejected};
+use crate::engine::{Reader, content_id};
+
+/// The largest text of one essay, in bytes: some 150,000 words.
+const MAX_TEXT_BYTES: usize = 1_024 * 1_024;
+
+/// A batch's id out of a path. What is no id is the id of no batch.
+pub(super) fn batch_id(text: &str) -> Result<BatchId, Problem> {
+    text.parse().map_err(|_| Rejected::NoSuchBatch.into())
+}
+
+pub(super) async fn register(
+    State(gateway): State<Gateway>,
+    CorrelationId(correlation_id): CorrelationId,
+    identity: Identity,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Result<Response, Problem> {
+    let engine = gateway.engine()?;
+    let mut body: Map<String, Value> = parse(&body?)?;
+    // The user may be named by the header alone.
+    if let (None, Some(user)) = (body.get("user_id"), identity.as_deref()) {
+        body.insert("user_id".to_owned(), user.into());
+    }
+    let mut request: BatchRegistrationRequest = parse(Value::Object(body).to_string().as_bytes())?;
+    let user = identity.user(Some(&request.user_id))?;
+    request.user_id = Text::new(&user).map_err(|error| Problem::invalid(format!("user_id {error}")))?;
+
+    let batch = BatchId(Uuid::now_v7());
+    let registration = Registration::new(batch, request, engine.clock().now())?;
+    engine.submit(batch, Input::Register(Box::new(registration)), correlation_id, Vec::new()).await?;
+    let answer = json!({ "batch_id": batch.to_string(), "correlation_id": correlation_id, "status": "registered" });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct EssaysRequest {
+    essays: Vec<EssayRequest>,
+    user_id: Option<ClientId>,
+}
+
+#[derive(Deserialize)]
+struct EssayRequest {
+    file_name: Text<1, 255>,
+    text: Option<String>,
+    text_storage_id: Option<ClientId>,
+}
+
+pub(super) async fn provide_essays(
+    State(gateway): State<Gateway>,
+    CorrelationId(correlation_id): CorrelationId,
+    Path(id): Path<String>,
+    identity: Identity,
+    Body(request): Body<EssaysRequest>,
+) -> Result<Response, Problem> {
+    let engine = gateway.engine()?;
+    let by = identity.user(request.user_id.as_ref())?;
+    if request.essays.is_empty() || request.essays.len() > MAX_ESSAYS {
+        return Err(Problem::invalid(format!("essays: send between 1 and {MAX_ESSAYS}")));
+    }
+    let mut essays = Vec::with_capacity(request.essays.len());
+    let mut contents = Vec::new();
+    for (index, essay) in request.essays.into_iter().enumerate() {
+        let text_storage_id = match (essay.text, essay.text_storage_id) {
+            (Some(text), None) if text.trim().is_empty() => {
+                return Err(Problem::invalid(format!("essays[{index}].text is empty")));
+            }
+            (Some(text), None) if text.len() > MAX_TEXT_BYTES => {
+                return Err(Problem::invalid(format!("essays[{index}].text has more than {MAX_TEXT_BYTES} bytes")));
+            }
+            (Some(text), None) => {
+                let storage_id = content_id(&text);
+                contents.push(text);
+                storage_id
+            }
+            (None, Some(storage_id)) => storage_id.into_string(),
+            (Some(_), Some(_)) | (None, None) => {
+                return Err(Problem::invalid(format!("essays[{index}] needs one of text and text_storage_id")));
+            }
+        };
+        essays.push(NewEssay { file_name: essay.file_name.into_string(), text_storage_id });
+    }
+    let sent = essays.len();
+    let batch = batch_id(&id)?;
+    let batch = engine.submit(batch, Input::ProvideEssays { by, essays }, correlation_id, contents).await?;
+    let received = usize::from(batch.essays_received);
+    let essays: Vec<_> = (received - sent..received)
+        .filter_map(|slot| batch.original_essay(slot.try_into().ok()?))
+        .map(|essay| json!({ "essay_id": essay.essay_id, "text_storage_id": essay.text_storage_id }))
+        .collect();
+    let answer = json!({
+        "status": "accepted",
+        "batch_id": id,
+        "essays": essays,
+        "received": received,
+        "expected": batch.essays.len(),
+        "batch_status": batch.status.for_client(),
+        "correlation_id": correlation_id,
+    });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+pub(super) async fn amend_prompt(
+    State(gateway): State<Gateway>,
+    CorrelationId(correlation_id): CorrelationId,
+    Path(id): Path<String>,
+    identity: Identity,
+    Body(request): Body<BatchPromptAmendmentRequest>,
+) -> Result<Response, Problem> {
+    let engine = gateway.engine()?;
+    let by = identity.user(None)?;
+    let student_prompt_ref = request.student_prompt_ref.clone();
+    engine.submit(batch_id(&id)?, Input::AmendPrompt { by, student_prompt_ref }, correlation_id, Vec::new()).await?;
+    let answer = json!({ "status": "success", "batch_id": id, "student_prompt_ref": request.student_prompt_ref });
+    Ok(Json(answer).into_response())
+}
+
+pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String>) -> Result<Response, Problem> {
+    let (batch, pipeline_state) = read_state(&gateway, &id).await?;
+    let details = &batch.details;
+    let answer = json!({
+        "batch_id": id,
+        "status": batch.status.for_client(),
+        "details": {
+            "batch_status": batch.status,
+            "essays_received": batch.essays_received,
+            "registered_at": details.registered_at.to_timestamp(),
+            "updated_at": batch.updated_at.to_timestamp(),
+        },
+        "batch_context": {
+            "course_code": details.course_code,
+            "expected_essay_count": batch.essays.len(),
+            "user_id": details.user_id,
+        },
+        "pipeline_state": pipeline_state,
+    });
+    Ok(Json(answer).into_response())
+}
+
+/// The record of a batch, and its pipelines as the wire shows them.
+pub(super) async fn read_state(
+    gateway: &Gateway,
+    id: &str,
+) -> Result<(std::sync::Arc<Batch>, ProcessingPipelineState), Problem> {
+    let read = |reader: Reader<'_>| {
+        let batch = std::sync::Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
+        let mut ledgers: [Vec<_>; 4] = Default::default();
+        for (phase, record) in batch.requested_phases() {
+            if record.attempts > 0 {
+                ledgers[phase.index()] = reader.newest_attempts(phase, RETRY_HISTORY)?;
+            }
+        }
+        let state = pipeline_state(&batch, |phase: Phase| ledgers[phase.index()].clone());
+        Ok((batch, state))
+    };
+    Ok(gateway.engine()?.query(batch_id(id)?, move |reader| read(reader?)).await?)
+}

@@ -1,0 +1,129 @@
+//! What every request has: a correlation id, perhaps a user, perhaps a JSON body.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::problem::Problem;
+use crate::contract::requests::ClientId;
+
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+
+/// What connects the request with all that it causes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CorrelationId(pub(super) Uuid);
+
+/// Gives the request a correlation id, its own where it has one that is a UUID, and puts it on the answer and into the
+/// body of an error.
+pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
+    let sent = request.headers().get(CORRELATION_ID).and_then(|value| value.to_str().ok());
+    let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(Uuid::new_v4);
+    request.extensions_mut().insert(CorrelationId(correlation_id));
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let mut rendered = problem.render(correlation_id);
+        for (name, value) in response.headers() {
+            if !rendered.headers().contains_key(name) && *name != axum::http::header::CONTENT_LENGTH {
+                rendered.headers_mut().insert(name, value.clone());
+            }
+        }
+        response = rendered;
+    }
+    if let Ok(value) = HeaderValue::from_str(&correlation_id.to_string()) {
+        response.headers_mut().insert(CORRELATION_ID, value);
+    }
+    response
+}
+
+impl<S: Sync> FromRequestParts<S> for CorrelationId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(parts.extensions.get().copied().unwrap_or_else(|| Self(Uuid::new_v4())))
+    }
+}
+
+/// Who asks, as far as the headers say.
+#[derive(Debug, Clone)]
+pub(super) struct Identity(Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for Identity {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        user_of(&parts.headers).map(Self)
+    }
+}
+
+fn user_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(USER_ID).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::bad_request("X-User-ID was sent more than once"));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Problem::bad_request("X-User-ID is not UTF-8"))?;
+    let user = ClientId::new(text).map_err(|error| Problem::bad_request(format!("X-User-ID {error}")))?;
+    Ok(Some(user.into_string()))
+}
+
+impl Identity {
+    /// The user: the header's, else the body's; both have to agree where both are there.
+    pub(super) fn user(self, body: Option<&ClientId>) -> Result<String, Problem> {
+        match (self.0, body) {
+            (Some(header), Some(body)) if header != body.as_str() => {
+                Err(Problem::forbidden("X-User-ID and the body's user_id are different users"))
+            }
+            (Some(header), _) => Ok(header),
+            (None, Some(body)) => Ok(body.as_str().to_owned()),
+            (None, None) => Err(Problem::unauthenticated()),
+        }
+    }
+
+    /// Whether the headers say anything.
+    pub(super) const fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(super) fn as_deref(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+/// A JSON body. Its content type is not looked at: a client that sends JSON means it.
+#[derive(Debug)]
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// Reads `bytes`, and names the field that is wrong.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        let cause = error.inner();
+        if cause.is_syntax() || cause.is_eof() {
+            return Problem::bad_request(format!("the body is not JSON: {cause}"));
+        }
+        let reason = cause.to_string();
+        // serde names the missing field itself; the path is that of the object around it.
+        if reason.starts_with("missing field") {
+            return Problem::missing_field(reason);
+        }
+        Problem::invalid(if field == "." { reason } else { format!("{field}: {reason}") })
+    })?;
+    json.end().map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))?;
+    Ok(value)
+}

@@ -1,0 +1,75 @@
+//! The gateway: routes, identity, limits, and one form for every error.
+//!
+//! Owns what HTTP looks like and nothing of what a batch allows: a handler reads a request, asks the engine, and shows
+//! the answer. Every error is a problem (RFC 9457) with the string member `error`, an error code and the correlation
+//! id; every answer carries `X-Correlation-ID`.
+
+mod batches;
+mod content;
+mod context;
+mod health;
+mod internal;
+mod phases;
+mod problem;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, patch, post};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use problem::Problem;
+
+use crate::engine::Engine;
+
+/// The largest body of a request that carries no essays, in bytes. A registration with a thousand ids of 255 characters
+/// fits.
+const MAX_BODY_BYTES: usize = 2 * 1_024 * 1_024;
+
+/// The largest body of a request that carries essays, in bytes. Larger batches come in several requests.
+const MAX_ESSAYS_BODY_BYTES: usize = 16 * 1_024 * 1_024;
+
+/// What handlers share. The engine is there once recovery is done.
+#[derive(Clone, Default)]
+pub struct Gateway {
+    engine: Arc<OnceLock<Engine>>,
+}
+
+impl Gateway {
+    /// From now on requests are served.
+    pub fn open(&self, engine: Engine) {
+        // A second engine would be a mistake of this program's composition; the first one stays.
+        let _ = self.engine.set(engine);
+    }
+
+    fn engine(&self) -> Result<&Engine, Problem> {
+        self.engine.get().ok_or_else(Problem::recovering)
+    }
+}
+
+/// Every route.
+pub fn router(gateway: Gateway) -> Router {
+    let essays = post(batches::provide_essays).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
+    Router::new()
+        .route("/v1/batches/register", post(batches::register))
+        .route("/v1/batches/{batch_id}/essays", essays)
+        .route("/v1/batches/{batch_id}/status", get(batches::status))
+        .route("/v1/batches/{batch_id}/prompt", patch(batches::amend_prompt))
+        .route("/v1/batches/{batch_id}/pipelines", post(phases::request_pipeline))
+        .route("/v1/batches/{batch_id}/retry-phase", post(phases::retry))
+        .route("/v1/batches/{batch_id}/phases/{phase}/attempts", get(phases::attempts))
+        .route("/v1/content/{storage_id}", get(content::read))
+        .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
+        .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
+        .route("/healthz", get(health::healthz))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(context::correlate))
+        .with_state(gateway)
+}

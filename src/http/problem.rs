@@ -1,0 +1,163 @@
+//! Errors on the wire: problem details (RFC 9457), with what clients of the full stack read (contract, HTTP).
+
+use std::any::Any;
+
+use axum::Json;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::contract::ErrorCode;
+use crate::domain::{Rejected, RejectionKind};
+use crate::engine;
+
+/// How long a client is asked to wait before it tries again, in seconds.
+const RETRY_AFTER_S: &str = "1";
+
+/// An error for a client. What went wrong inside is logged, not sent.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    error: String,
+}
+
+/// Codes beside those of the contract, which has none for these.
+mod codes {
+    pub(super) const CONFLICT: &str = "CONFLICT";
+    pub(super) const METHOD_NOT_ALLOWED: &str = "METHOD_NOT_ALLOWED";
+    pub(super) const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
+        Self { status, code, error: error.into() }
+    }
+
+    /// A field that is there and wrong.
+    pub(super) fn invalid(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::ValidationError.as_str(), error)
+    }
+
+    /// A request that makes no sense as a whole.
+    pub(super) fn bad_request(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidRequest.as_str(), error)
+    }
+
+    pub(super) fn missing_field(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::MissingRequiredField.as_str(), error)
+    }
+
+    pub(super) fn unauthenticated() -> Self {
+        let error = "who are you? Send the header X-User-ID";
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::AuthenticationError.as_str(), error)
+    }
+
+    pub(super) fn forbidden(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::AuthorizationError.as_str(), error)
+    }
+
+    pub(super) fn not_found(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::ResourceNotFound.as_str(), error)
+    }
+
+    fn unavailable(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ServiceUnavailable.as_str(), error)
+    }
+
+    pub(super) fn recovering() -> Self {
+        Self::unavailable("the store is being opened; try again in a moment")
+    }
+
+    pub(super) fn broken() -> Self {
+        Self::unavailable("the store failed; the server cannot go on")
+    }
+
+    /// The body with the correlation id of the request.
+    pub(super) fn render(&self, correlation_id: Uuid) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("error");
+        let body = Json(json!({
+            "type": "about:blank",
+            "title": title,
+            "status": self.status.as_u16(),
+            "detail": self.error,
+            "error": self.error,
+            "error_code": self.code,
+            "correlation_id": correlation_id,
+        }));
+        let mut response = (self.status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+/// Leaves the body to the outermost layer, which knows the correlation id.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<engine::Error> for Problem {
+    fn from(error: engine::Error) -> Self {
+        match error {
+            engine::Error::Rejected(rejected) => rejected.into(),
+            engine::Error::Overloaded => Self::unavailable(error.to_string()),
+            engine::Error::Unavailable(reason) => {
+                tracing::error!(reason, "a request could not be served");
+                Self::unavailable("the server cannot do this now; try again in a moment")
+            }
+        }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let error = rejected.to_string();
+        match rejected.kind() {
+            RejectionKind::Invalid => Self::invalid(error),
+            RejectionKind::Forbidden => Self::forbidden(error),
+            RejectionKind::NotFound => Self::not_found(error),
+            RejectionKind::Conflict => {
+                let is_dependency = matches!(rejected, Rejected::DependencyMissing { .. });
+                let dependency = ErrorCode::BcsPipelineDependencyResolutionFailed.as_str();
+                Self::new(StatusCode::CONFLICT, if is_dependency { dependency } else { codes::CONFLICT }, error)
+            }
+        }
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let error = "the body is larger than this route takes";
+            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, codes::PAYLOAD_TOO_LARGE, error);
+        }
+        Self::bad_request("the body could not be read")
+    }
+}
+
+pub(super) async fn no_route() -> Problem {
+    Problem::not_found("there is no such route")
+}
+
+pub(super) async fn wrong_method() -> Problem {
+    let error = "this route has another method";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, codes::METHOD_NOT_ALLOWED, error)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
+pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let reason = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
+    tracing::error!(reason = reason.unwrap_or_default(), "a handler panicked");
+    let error = "the server made a mistake; nothing was promised";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ProcessingError.as_str(), error).into_response()
+}

@@ -1,0 +1,175 @@
+//! Failures on demand: a list of rules, of which the first that matches an attempt decides.
+
+use serde::Deserialize;
+
+use crate::contract::ErrorCode;
+use crate::domain::{Category, MAX_ESSAYS, Phase, PhaseError, Slot};
+
+/// The most rules of one list.
+const MAX_RULES: usize = 1_000;
+
+/// One rule, as it stands in a `--faults` file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultRule {
+    /// The phase it is about.
+    phase: String,
+    /// The attempts it is about, from 1; all of them where it is absent.
+    attempts: Option<Vec<u32>>,
+    /// The essays that fail, by slot from 0; the whole phase where it is absent.
+    essays: Option<Vec<Slot>>,
+    /// The error; a rule without one only delays.
+    error_code: Option<ErrorCode>,
+    /// Whether trying again may help; `transient` where it is absent.
+    category: Option<Category>,
+    /// What a person reads.
+    message: Option<String>,
+    /// How long the attempt takes, in milliseconds, in place of the usual latency.
+    delay_ms: Option<u64>,
+}
+
+/// The rules in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults(Vec<(Phase, FaultRule)>);
+
+/// Why a list of rules is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is no JSON list of rules.
+    #[error("not a JSON list of fault rules: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A rule says something that cannot be.
+    #[error("fault rule {number}: {reason}")]
+    Rule {
+        /// Which one, from 1.
+        number: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There are too many.
+    #[error("{count} fault rules are more than {MAX_RULES}")]
+    TooMany {
+        /// How many.
+        count: usize,
+    },
+}
+
+impl Faults {
+    /// Reads a list of rules.
+    ///
+    /// # Errors
+    /// [`Error`], with the number of the rule that is wrong.
+    pub fn parse(json: &str) -> Result<Self, Error> {
+        Self::new(serde_json::from_str(json)?)
+    }
+
+    /// Checks a list of rules.
+    ///
+    /// # Errors
+    /// As [`Faults::parse`].
+    pub fn new(rules: Vec<FaultRule>) -> Result<Self, Error> {
+        if rules.len() > MAX_RULES {
+            return Err(Error::TooMany { count: rules.len() });
+        }
+        let check = |(number, rule): (usize, FaultRule)| {
+            let wrong = |reason: String| Error::Rule { number, reason };
+            let phase: Phase = rule.phase.parse().map_err(|error| wrong(format!("{error}")))?;
+            if rule.attempts.as_ref().is_some_and(|attempts| attempts.is_empty() || attempts.contains(&0)) {
+                return Err(wrong("attempts count from 1, and an empty list would never match".to_owned()));
+            }
+            if let Some(essays) = &rule.essays {
+                if essays.is_empty() || essays.iter().any(|slot| usize::from(*slot) >= MAX_ESSAYS) {
+                    return Err(wrong(format!("essays are slots from 0 to {}, at least one", MAX_ESSAYS - 1)));
+                }
+                if rule.error_code.is_none() {
+                    return Err(wrong("essays fail with an error_code; there is none".to_owned()));
+                }
+            }
+            if rule.error_code.is_none() && rule.delay_ms.is_none() {
+                return Err(wrong("it has neither error_code nor delay_ms, so it would do nothing".to_owned()));
+            }
+            Ok((phase, rule))
+        };
+        (1..).zip(rules).map(check).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The first rule about this attempt of `phase` at the essays in `slots`.
+    pub(super) fn find(&self, phase: Phase, attempt: u32, slots: &[Slot]) -> Option<&FaultRule> {
+        let is_about = |rule: &FaultRule| {
+            rule.attempts.as_ref().is_none_or(|attempts| attempts.contains(&attempt))
+                && rule.essays.as_ref().is_none_or(|essays| essays.iter().any(|slot| slots.contains(slot)))
+        };
+        self.0.iter().find(|(about, rule)| *about == phase && is_about(rule)).map(|(_, rule)| rule)
+    }
+}
+
+impl FaultRule {
+    /// The error of the whole phase, or of the essay in `slot`.
+    pub(super) fn error_of(&self, slot: Slot) -> Option<PhaseError> {
+        if self.essays.as_ref().is_some_and(|essays| !essays.contains(&slot)) {
+            return None;
+        }
+        self.error()
+    }
+
+    /// The error of the attempt.
+    pub(super) fn error(&self) -> Option<PhaseError> {
+        let message = self.message.as_deref().unwrap_or("a fault rule says so");
+        let category = self.category.unwrap_or(Category::Transient);
+        self.error_code.map(|error_code| PhaseError::new(error_code, category, message))
+    }
+
+    pub(super) const fn delay_ms(&self) -> Option<u64> {
+        self.delay_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &str = r#"[
+        {"phase": "NLP", "attempts": [1, 2], "error_code": "TIMEOUT", "category": "permanent", "message": "slow"},
+        {"phase": "nlp", "essays": [0, 2], "error_code": "NLP_SERVICE_ERROR"},
+        {"phase": "nlp", "error_code": "UNKNOWN_ERROR"},
+        {"phase": "spellcheck", "delay_ms": 5}
+    ]"#;
+
+    #[test]
+    fn the_first_matching_rule_decides() {
+        let faults = Faults::parse(RULES).expect("valid rules");
+        let code = |phase, attempt, slots: &[Slot]| {
+            faults.find(phase, attempt, slots).and_then(FaultRule::error).map(|error| error.error_code)
+        };
+        assert_eq!(code(Phase::Nlp, 2, &[0, 1]), Some(ErrorCode::Timeout));
+        assert_eq!(code(Phase::Nlp, 3, &[0, 1]), Some(ErrorCode::NlpServiceError));
+        assert_eq!(code(Phase::Nlp, 3, &[1]), Some(ErrorCode::UnknownError));
+        assert_eq!(code(Phase::AiFeedback, 1, &[0]), None);
+        let delayed = faults.find(Phase::Spellcheck, 9, &[0]).expect("the last rule");
+        assert_eq!((delayed.delay_ms(), delayed.error()), (Some(5), None));
+    }
+
+    #[test]
+    fn a_rule_for_essays_fails_only_these() {
+        let faults = Faults::parse(RULES).expect("valid rules");
+        let rule = faults.find(Phase::Nlp, 3, &[0, 1, 2]).expect("the second rule");
+        let failing: Vec<Slot> = (0..3).filter(|slot| rule.error_of(*slot).is_some()).collect();
+        assert_eq!(failing, [0, 2]);
+    }
+
+    #[test]
+    fn rules_that_cannot_be_are_refused() {
+        for json in [
+            "{}",
+            r#"[{"phase": "grading", "error_code": "TIMEOUT"}]"#,
+            r#"[{"phase": "nlp"}]"#,
+            r#"[{"phase": "nlp", "error_code": "NO_SUCH_CODE"}]"#,
+            r#"[{"phase": "nlp", "error_code": "TIMEOUT", "attempts": [0]}]"#,
+            r#"[{"phase": "nlp", "error_code": "TIMEOUT", "essays": []}]"#,
+            r#"[{"phase": "nlp", "delay_ms": 3, "essays": [1]}]"#,
+            r#"[{"phase": "nlp", "error_code": "TIMEOUT", "atempts": [1]}]"#,
+        ] {
+            assert!(Faults::parse(json).is_err(), "{json}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! A simulated phase worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::faults::FaultRule;
+use super::{Options, spelling};
+use crate::bus::{Delivery, Subscription};
+use crate::contract::commands::CommandBase;
+use crate::contract::events::BatchPhaseOutcome;
+use crate::contract::{
+    BatchStatus, Envelope, EssayRef, Group, Headers, Message, SCHEMA_VERSION, Topic, metadata, services,
+};
+use crate::domain::{BatchId, Input, Millis, Phase, PhaseError, Slot};
+use crate::engine::{Claim, Engine, Error, content_id};
+
+/// How many attempts one worker runs side by side. Each waits most of its time, and holds one command in memory.
+const MAX_CONCURRENT: usize = 256;
+
+pub(super) struct Worker {
+    engine: Engine,
+    phase: Phase,
+    options: Arc<Options>,
+    random: fastrand::Rng,
+}
+
+/// A command, understood.
+struct Task {
+    batch: BatchId,
+    phase: Phase,
+    attempt: u32,
+    correlation_id: Uuid,
+    command_id: Uuid,
+    essays: Vec<(Slot, EssayRef)>,
+}
+
+impl Worker {
+    pub(super) fn new(engine: Engine, group: Group, options: Arc<Options>) -> Self {
+        let phase = match group {
+            Group::CjAssessment => Phase::CjAssessment,
+            Group::Nlp => Phase::Nlp,
+            Group::AiFeedback => Phase::AiFeedback,
+            Group::Spellcheck | Group::Orchestrator => Phase::Spellcheck,
+        };
+        let stream = u64::try_from(phase.index()).unwrap_or(0);
+        let random = fastrand::Rng::with_seed(options.seed.wrapping_mul(4).wrapping_add(stream));
+        Self { engine, phase, options, random }
+    }
+
+    pub(super) async fn run(mut self, mut commands: Subscription) {
+        let places = Arc::new(Semaphore::new(MAX_CONCURRENT));
+        while let Some(delivery) = commands.next().await {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            // Drawn here, in the order of the commands, so that it can be repeated.
+            let latency_ms = self.random.u64(self.options.latency_ms.clone());
+            let (engine, phase, options) = (self.engine.clone(), self.phase, Arc::clone(&self.options));
+            let stop = engine.stopping().clone();
+            self.engine.spawn(async move {
+                // When the program ends the command stays in the outbox, and comes again.
+                stop.run_until_cancelled(handle(engine, delivery, phase, &options, latency_ms)).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+async fn handle(engine: Engine, delivery: Delivery, phase: Phase, options: &Options, latency_ms: u64) {
+    match engine.claim(&delivery).await {
+        Ok(Claim::Granted) => {}
+        Ok(Claim::Duplicate) => {
+            settle(&engine, delivery, Vec::new(), Vec::new()).await;
+            return;
+        }
+        Ok(Claim::Busy { .. }) => {
+            delivery.reject("somebody is handling it");
+            return;
+        }
+        Err(error) => {
+            delivery.reject(&error.to_string());
+            return;
+        }
+    }
+    let (publish, contents) = match Task::read(delivery.message(), phase) {
+        Ok(task) => match run(&engine, &task, options, latency_ms).await {
+            Ok(made) => made,
+            Err(error) => {
+                engine.release(&delivery).await;
+                delivery.reject(&error.to_string());
+                return;
+            }
+        },
+        Err(error) => {
+            tracing::warn!(%phase, key = %delivery.message().key, %error, "a command was refused");
+            (Vec::new(), Vec::new())
+        }
+    };
+    settle(&engine, delivery, publish, contents).await;
+}
+
+/// Consumes the command together with what came of it.
+async fn settle(engine: &Engine, delivery: Delivery, publish: Vec<Message>, contents: Vec<String>) {
+    if let Err(error) = engine.finish(delivery, publish, contents).await {
+        tracing::warn!(%error, "an outcome was not committed; its command comes again");
+    }
+}
+
+/// Runs the phase: what to publish, and the texts it made.
+async fn run(
+    engine: &Engine,
+    task: &Task,
+    options: &Options,
+    latency_ms: u64,
+) -> Result<(Vec<Message>, Vec<String>), Error> {
+    let slots: Vec<Slot> = task.essays.iter().map(|(slot, _)| *slot).collect();
+    let fault = options.faults.find(task.phase, task.attempt, &slots);
+    let latency_ms = fault.and_then(FaultRule::delay_ms).unwrap_or(latency_ms);
+    if latency_ms > 0 {
+        // A worker that answers at once has nothing to report before.
+        let started = Input::PhaseStarted { phase: task.phase, attempt: task.attempt };
+        match engine.submit(task.batch, started, task.correlation_id, Vec::new()).await {
+            Ok(_) => engine.clock().sleep(latency_ms).await,
+            Err(Error::Rejected(rejected)) => {
+                tracing::info!(batch = %task.batch, phase = %task.phase, %rejected, "a command was out of date");
+                return Ok((Vec::new(), Vec::new()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let mut contents = Vec::new();
+    let mut processed = Vec::new();
+    let mut errors = BTreeMap::new();
+    for (slot, essay) in &task.essays {
+        match fault.and_then(|fault| fault.error_of(*slot)) {
+            Some(error) => {
+                errors.insert(essay.essay_id.clone(), error);
+            }
+            None => processed.push(process(engine, task.phase, essay, &mut contents).await?),
+        }
+    }
+    let outcome = task.outcome(engine.clock().now(), processed, errors, fault.and_then(FaultRule::error));
+    let message = outcome.map_err(|error| Error::Unavailable(error.to_string()))?;
+    Ok((vec![message], contents))
+}
+
+/// What a phase hands on. Only the spellcheck makes a new text.
+async fn process(
+    engine: &Engine,
+    phase: Phase,
+    essay: &EssayRef,
+    contents: &mut Vec<String>,
+) -> Result<EssayRef, Error> {
+    let mut processed = essay.clone();
+    match phase {
+        Phase::Spellcheck => match engine.content(&essay.text_storage_id).await? {
+            Some(text) => {
+                let (corrected, corrections) = spelling::correct(&text);
+                processed.text_storage_id = content_id(&corrected);
+                processed.spellcheck_metrics = Some(json!({ "corrections": corrections }));
+                if corrections > 0 {
+                    contents.push(corrected);
+                }
+            }
+            // The text lies with somebody else, so its correction is only named.
+            None => processed.text_storage_id = format!("{}-corrected", essay.text_storage_id),
+        },
+        Phase::CjAssessment | Phase::Nlp | Phase::AiFeedback => {}
+    }
+    Ok(processed)
+}
+
+impl Task {
+    fn read(message: &Message, phase: Phase) -> Result<Self, String> {
+        let command: Envelope<CommandBase> =
+            serde_json::from_slice(&message.body).map_err(|error| error.to_string())?;
+        let batch = command.data.entity_id.as_deref().and_then(|id| id.parse().ok()).ok_or("it names no batch")?;
+        let correlation_id = command.correlation_id.ok_or("it has no correlation id")?;
+        let command_id = command.event_id.ok_or("it has no event id")?;
+        let said = command.metadata.unwrap_or_default();
+        let attempt = said.get(metadata::ATTEMPT).and_then(Value::as_u64).and_then(|number| number.try_into().ok());
+        let slots = match said.get(metadata::SLOTS) {
+            Some(slots) => serde_json::from_value::<Vec<Slot>>(slots.clone()).map_err(|error| error.to_string())?,
+            None => (0..).take(command.data.essays_to_process.len()).collect(),
+        };
+        if slots.len() != command.data.essays_to_process.len() {
+            return Err("it has not one slot for each essay".to_owned());
+        }
+        let essays = slots.into_iter().zip(command.data.essays_to_process).collect();
+        Ok(Self { batch, phase, attempt: attempt.unwrap_or(1), correlation_id, command_id, essays })
+    }
+
+    /// The outcome as a message. Its id is made of the command's, so that the same command always has the same outcome.
+    fn outcome(
+        &self,
+        now: Millis,
+        processed: Vec<EssayRef>,
+        errors: BTreeMap<String, PhaseError>,
+        error: Option<PhaseError>,
+    ) -> serde_json::Result<Message> {
+        let phase_status = if errors.is_empty() {
+            BatchStatus::CompletedSuccessfully
+        } else if processed.is_empty() {
+            BatchStatus::FailedCritically
+        } else {
+            BatchStatus::CompletedWithFailures
+        };
+        let mut said = Map::new();
+        said.insert(metadata::ATTEMPT.to_owned(), self.attempt.into());
+        if let (false, Some(error)) = (errors.is_empty(), error) {
+            said.insert(metadata::ERROR.to_owned(), serde_json::to_value(error)?);
+        }
+        if phase_status == BatchStatus::CompletedWithFailures {
+            said.insert(metadata::ESSAY_ERRORS.to_owned(), serde_json::to_value(&errors)?);
+        }
+        let topic = Topic::ElsBatchPhaseOutcome;
+        let event_id = Uuid::new_v5(&self.command_id, b"outcome");
+        let envelope = Envelope {
+            event_id: Some(event_id),
+            event_type: topic.as_str().to_owned(),
+            event_timestamp: Some(now.to_timestamp()),
+            source_service: services::LIFECYCLE.to_owned(),
+            schema_version: SCHEMA_VERSION,
+            correlation_id: Some(self.correlation_id),
+            data_schema_uri: None,
+            data: BatchPhaseOutcome {
+                batch_id: self.batch.to_string(),
+                phase_name: self.phase.name(),
+                phase_status,
+                processed_essays: processed,
+                failed_essay_ids: errors.into_keys().collect(),
+                correlation_id: Some(self.correlation_id),
+            },
+            metadata: Some(said),
+        };
+        let headers = Headers { event_id, trace_id: self.correlation_id };
+        Message::new(topic, self.batch.to_string(), headers, &envelope)
+    }
+}
