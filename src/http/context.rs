@@ -2,6 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::ALLOW;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -26,14 +27,15 @@ pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
     let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(Uuid::new_v4);
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let mut response = next.run(request).await;
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let mut rendered = problem.render(correlation_id);
-        for (name, value) in response.headers() {
-            if !rendered.headers().contains_key(name) && *name != axum::http::header::CONTENT_LENGTH {
-                rendered.headers_mut().insert(name, value.clone());
-            }
+    let problem = response.extensions_mut().remove::<Problem>().or_else(|| Problem::of_plain(&response));
+    if let Some(problem) = problem {
+        let rendered = problem.render(correlation_id);
+        let (mut head, body) = rendered.into_parts();
+        // What a layer said beside the status, such as which methods are allowed, is still true.
+        if let Some(allowed) = response.headers_mut().remove(ALLOW) {
+            head.headers.insert(ALLOW, allowed);
         }
-        response = rendered;
+        response = Response::from_parts(head, body);
     }
     if let Ok(value) = HeaderValue::from_str(&correlation_id.to_string()) {
         response.headers_mut().insert(CORRELATION_ID, value);

@@ -75,6 +75,20 @@ impl Problem {
         Self::unavailable("the store failed; the server cannot go on")
     }
 
+    /// The problem behind an error that a library answered in plain text.
+    pub(super) fn of_plain(response: &Response) -> Option<Self> {
+        let status = response.status();
+        let is_plain = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_none_or(|value| value.to_str().is_ok_and(|content_type| content_type.starts_with("text/plain")));
+        let is_error = status.is_client_error() || status.is_server_error();
+        (is_error && is_plain).then(|| {
+            let code = if status.is_client_error() { ErrorCode::InvalidRequest } else { ErrorCode::ProcessingError };
+            Self::new(status, code.as_str(), "the request could not be understood")
+        })
+    }
+
     /// The body with the correlation id of the request.
     pub(super) fn render(&self, correlation_id: Uuid) -> Response {
         let title = self.status.canonical_reason().unwrap_or("error");

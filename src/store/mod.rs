@@ -15,6 +15,7 @@ mod read;
 mod stored;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
@@ -115,6 +116,7 @@ struct Shared {
     contents: sled::Tree,
     commits: tokio::sync::mpsc::Sender<Request>,
     failure: Arc<OnceLock<Arc<str>>>,
+    flushes: Arc<AtomicU64>,
     committer: Mutex<Option<JoinHandle<()>>>,
     _lock: DirectoryLock,
 }
@@ -140,6 +142,7 @@ impl Store {
         let contents = database.open_tree("contents").map_err(|error| damaged(&options.directory, &error))?;
         let durability = Durability::new(options, &path)?;
         let failure = Arc::new(OnceLock::new());
+        let flushes = Arc::new(AtomicU64::new(0));
         let (commits, requests) = tokio::sync::mpsc::channel(COMMIT_QUEUE);
         let mut committer = Committer {
             database: database.clone(),
@@ -148,6 +151,7 @@ impl Store {
             durability,
             failure: Arc::clone(&failure),
             feed,
+            flushes: Arc::clone(&flushes),
             next: read::next_sequences(&tree)?,
         };
         committer.prepare(&options.directory)?;
@@ -156,7 +160,9 @@ impl Store {
             .spawn(move || committer.run(requests))
             .map_err(|error| disk::directory_error(&options.directory, &error))?;
         let committer = Mutex::new(Some(thread));
-        Ok(Self { shared: Arc::new(Shared { database, tree, contents, commits, failure, committer, _lock: lock }) })
+        Ok(Self {
+            shared: Arc::new(Shared { database, tree, contents, commits, failure, flushes, committer, _lock: lock }),
+        })
     }
 
     /// Hands `commit` to the committer and waits until it is durable.
@@ -183,6 +189,12 @@ impl Store {
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
         self.shared.failure.get().map(AsRef::as_ref)
+    }
+
+    /// How many flushes there have been: commits that came together share one.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.shared.flushes.load(Ordering::Relaxed)
     }
 
     /// How many bytes the database has on disk.

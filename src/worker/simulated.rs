@@ -1,6 +1,7 @@
 //! A simulated phase worker.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
@@ -25,7 +26,26 @@ pub(super) struct Worker {
     engine: Engine,
     phase: Phase,
     options: Arc<Options>,
+    latency: Latency,
+}
+
+/// How long attempts at one phase take, one after the other.
+struct Latency {
+    range_ms: RangeInclusive<u64>,
     random: fastrand::Rng,
+}
+
+impl Latency {
+    fn new(options: &Options, phase: Phase) -> Self {
+        let stream = u64::try_from(phase.index()).unwrap_or(0);
+        let random = fastrand::Rng::with_seed(options.seed.wrapping_mul(4).wrapping_add(stream));
+        Self { range_ms: options.latency_ms.clone(), random }
+    }
+
+    /// The next draw, in milliseconds.
+    fn draw(&mut self) -> u64 {
+        self.random.u64(self.range_ms.clone())
+    }
 }
 
 /// A command, understood.
@@ -46,9 +66,8 @@ impl Worker {
             Group::AiFeedback => Phase::AiFeedback,
             Group::Spellcheck | Group::Orchestrator => Phase::Spellcheck,
         };
-        let stream = u64::try_from(phase.index()).unwrap_or(0);
-        let random = fastrand::Rng::with_seed(options.seed.wrapping_mul(4).wrapping_add(stream));
-        Self { engine, phase, options, random }
+        let latency = Latency::new(&options, phase);
+        Self { engine, phase, options, latency }
     }
 
     pub(super) async fn run(mut self, mut commands: Subscription) {
@@ -56,7 +75,7 @@ impl Worker {
         while let Some(delivery) = commands.next().await {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             // Drawn here, in the order of the commands, so that it can be repeated.
-            let latency_ms = self.random.u64(self.options.latency_ms.clone());
+            let latency_ms = self.latency.draw();
             let (engine, phase, options) = (self.engine.clone(), self.phase, Arc::clone(&self.options));
             let stop = engine.stopping().clone();
             self.engine.spawn(async move {
@@ -237,5 +256,23 @@ impl Task {
         };
         let headers = Headers { event_id, trace_id: self.correlation_id };
         Message::new(topic, self.batch.to_string(), headers, &envelope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_draws_the_same_latencies() {
+        let draws = |seed, phase| {
+            let options = Options { seed, latency_ms: 20..=80, ..Options::default() };
+            let mut latency = Latency::new(&options, phase);
+            std::iter::repeat_with(move || latency.draw()).take(20).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(7, Phase::Nlp), draws(7, Phase::Nlp));
+        assert_ne!(draws(7, Phase::Nlp), draws(8, Phase::Nlp));
+        assert_ne!(draws(7, Phase::Nlp), draws(7, Phase::Spellcheck));
+        assert!(draws(7, Phase::Nlp).iter().all(|latency_ms| (20..=80).contains(latency_ms)));
     }
 }
