@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::{self, Engine};
 use crate::http::{self, Gateway};
-use crate::{store, worker};
+use crate::store;
+use crate::worker;
 
 /// How long requests that are being served may take once the program is told to end.
 const GRACE: Duration = Duration::from_secs(10);

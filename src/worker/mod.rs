@@ -3,7 +3,7 @@
 //! A worker consumes the initiate commands of its phase and answers with `ELSBatchPhaseOutcomeV1`. It owns its latency,
 //! its faults and what it makes of a text; it never touches a batch's record, and asks the engine for everything.
 
-mod faults;
+pub mod faults;
 mod simulated;
 mod spelling;
 

@@ -1,0 +1,285 @@
+//! What the tests have in common: a server inside the test, or as a process of its own, and a client.
+#![allow(dead_code, reason = "each test file uses its own part of the harness")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rephase::app::{App, DataDirectory, Options};
+use rephase::clock::{Clock, ManualClock};
+use rephase::domain::Millis;
+use rephase::worker::{self, Faults};
+use serde_json::{Value, json};
+
+/// How long a test waits for what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The owner of the batches in the tests.
+pub const OWNER: &str = "teacher-7";
+
+/// 2026-03-02T08:30:00Z, where the manual clock starts.
+pub const START: Millis = Millis(1_772_440_200_000);
+
+/// An answer, read whole.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or(Value::Null)
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// A client that speaks for one user, or for nobody.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    user: Option<String>,
+}
+
+impl Client {
+    pub fn new(url: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
+        Self { http, url: url.to_owned(), user: Some(OWNER.to_owned()) }
+    }
+
+    pub fn as_user(&self, user: &str) -> Self {
+        Self { user: Some(user.to_owned()), ..self.clone() }
+    }
+
+    pub fn as_nobody(&self) -> Self {
+        Self { user: None, ..self.clone() }
+    }
+
+    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match &self.user {
+            Some(user) => request.header("X-User-ID", user),
+            None => request,
+        }
+    }
+
+    pub async fn try_send(request: reqwest::RequestBuilder) -> reqwest::Result<Answer> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, text: response.text().await? })
+    }
+
+    pub async fn send(request: reqwest::RequestBuilder) -> Answer {
+        Self::try_send(request).await.expect("the server answers")
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Self::send(self.request(reqwest::Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        Self::send(self.request(reqwest::Method::POST, path).json(&body)).await
+    }
+
+    /// Registers a batch that has a prompt, and sends its essays: ready for a pipeline.
+    pub async fn ready_batch(&self, essays: usize) -> String {
+        let batch = self.registered_batch(essays).await;
+        let sent = self.post(&format!("/v1/batches/{batch}/essays"), essays_body(essays)).await;
+        assert_eq!(sent.status, 202, "{}", sent.text);
+        batch
+    }
+
+    pub async fn registered_batch(&self, essays: usize) -> String {
+        let registered = self.post("/v1/batches/register", registration(essays)).await;
+        assert_eq!(registered.status, 202, "{}", registered.text);
+        registered.json()["batch_id"].as_str().expect("a batch id").to_owned()
+    }
+
+    pub async fn pipeline(&self, batch: &str, phase: &str) -> Answer {
+        self.post(&format!("/v1/batches/{batch}/pipelines"), json!({ "requested_pipeline": phase })).await
+    }
+
+    pub async fn retry(&self, batch: &str, body: Value) -> Answer {
+        self.post(&format!("/v1/batches/{batch}/retry-phase"), body).await
+    }
+
+    pub async fn status(&self, batch: &str) -> Value {
+        let answer = self.get(&format!("/v1/batches/{batch}/status")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()
+    }
+
+    pub async fn attempts(&self, batch: &str, phase: &str) -> Vec<Value> {
+        let answer = self.get(&format!("/v1/batches/{batch}/phases/{phase}/attempts")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()["attempts"].as_array().expect("a list").clone()
+    }
+
+    /// Asks for the status until `is_there`, and answers it.
+    pub async fn until(&self, batch: &str, what: &str, is_there: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let status = self.status(batch).await;
+            if is_there(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what} did not come: {status:#}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until no pipeline of the batch is running.
+    pub async fn until_settled(&self, batch: &str) -> Value {
+        self.until(batch, "the end of the pipeline", |status| status["status"] != "processing").await
+    }
+
+    pub async fn until_phase(&self, batch: &str, phase: &str, wanted: &str) -> Value {
+        self.until(batch, &format!("{phase} {wanted}"), |status| phase_status(status, phase) == wanted).await
+    }
+}
+
+pub fn phase_status<'a>(status: &'a Value, phase: &str) -> &'a str {
+    status["pipeline_state"][phase]["status"].as_str().unwrap_or("none")
+}
+
+pub fn registration(essays: usize) -> Value {
+    json!({
+        "expected_essay_count": essays,
+        "course_code": "ENG5",
+        "user_id": OWNER,
+        "student_prompt_ref": {
+            "references": { "student_prompt_text": { "storage_id": "prompt-1", "path": "" } }
+        },
+    })
+}
+
+pub fn essays_body(essays: usize) -> Value {
+    let essays: Vec<_> = (0..essays)
+        .map(|slot| json!({ "file_name": format!("{slot}.txt"), "text": format!("Essay {slot}.") }))
+        .collect();
+    json!({ "essays": essays })
+}
+
+/// How a server inside the test behaves.
+pub struct Setup {
+    pub data: DataDirectory,
+    pub latency_ms: std::ops::RangeInclusive<u64>,
+    pub faults: Value,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { data: DataDirectory::Ephemeral, latency_ms: 0..=0, faults: json!([]) }
+    }
+}
+
+/// A server inside the test, with a clock that stands still.
+pub struct Server {
+    pub app: App,
+    pub client: Client,
+    pub clock: ManualClock,
+}
+
+impl Server {
+    pub async fn start(setup: Setup) -> Self {
+        let clock = ManualClock::new(START);
+        let app = start_app(setup, clock.clock()).await.expect("the server starts");
+        let client = Client::new(&format!("http://{}", app.address()));
+        Self { app, client, clock }
+    }
+
+    pub async fn with_faults(faults: Value) -> Self {
+        Self::start(Setup { faults, ..Setup::default() }).await
+    }
+
+    /// Phases take a second, and the clock stands still: whatever is dispatched stays on its way.
+    pub async fn with_stuck_workers() -> Self {
+        Self::start(Setup { latency_ms: 1_000..=1_000, ..Setup::default() }).await
+    }
+}
+
+pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
+    let workers = worker::Options {
+        latency_ms: setup.latency_ms,
+        seed: 0,
+        faults: Faults::parse(&setup.faults.to_string()).expect("valid faults"),
+    };
+    App::start(Options { listen: ([127, 0, 0, 1], 0).into(), data: setup.data, workers }, clock).await
+}
+
+/// The program as a process of its own. Killed when it is dropped.
+pub struct Process {
+    child: Child,
+    pub client: Client,
+    pub url: String,
+}
+
+impl Process {
+    /// Starts `rephase serve` on a free port, and waits for its line on standard output.
+    pub fn serve(arguments: &[&str]) -> Self {
+        Self::spawn(Self::command(arguments)).expect("the server says that it is ready")
+    }
+
+    pub fn command(arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rephase"));
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(arguments).stdout(Stdio::piped());
+        command
+    }
+
+    pub fn spawn(mut command: Command) -> Option<Self> {
+        let mut child = command.spawn().expect("the program starts");
+        let output = child.stdout.take().expect("piped");
+        // From here on it is waited for, whatever happens.
+        let mut process = Self { child, client: Client::new(""), url: String::new() };
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).ok()?;
+        let ready: Value = serde_json::from_str(&line).ok()?;
+        assert_eq!((&ready["ready"], &ready["pid"]), (&json!(true), &json!(process.child.id())));
+        ready["url"].as_str()?.clone_into(&mut process.url);
+        process.client = Client::new(&process.url);
+        Some(process)
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status().expect("a shell runs");
+        assert!(sent.success());
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a program to its end: exit code, standard output, standard error.
+pub fn run(mut command: Command) -> (i32, String, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let (mut output, mut errors) = (String::new(), String::new());
+    child.stdout.take().expect("piped").read_to_string(&mut output).expect("text");
+    child.stderr.take().expect("piped").read_to_string(&mut errors).expect("text");
+    (child.wait().expect("it ends").code().unwrap_or(-1), output, errors)
+}
+
+pub fn kept(directory: &Path) -> DataDirectory {
+    DataDirectory::Kept(directory.to_owned())
+}

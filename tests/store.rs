@@ -1,0 +1,283 @@
+//! The store: one atomic commit, durable before it is answered, and many of them in one flush.
+
+use std::future::Future as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context as TaskContext, Waker};
+
+use rephase::contract::idempotency::Key;
+use rephase::contract::requests::{BatchRegistrationRequest, PromptPayload};
+use rephase::contract::{BatchStatus, EssayRef, Group, Headers, Message, Topic};
+use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest};
+use rephase::domain::{Batch, BatchId, Context, Effect, Input, Millis, Phase, Rules, Step, Timer, step};
+use rephase::store::{self, Commit, Options, Published, Store};
+use serde_json::json;
+use uuid::Uuid;
+
+fn open(directory: &Path) -> Result<Store, store::Error> {
+    Store::open(&Options::new(directory), Box::new(|_| ()))
+}
+
+fn message(body: &'static str) -> Message {
+    let headers = Headers { event_id: Uuid::new_v5(&Uuid::nil(), body.as_bytes()), trace_id: Uuid::nil() };
+    Message { topic: Topic::ElsBatchPhaseOutcome, key: "batch".into(), headers: Some(headers), body: body.into() }
+}
+
+fn publish(body: &'static str) -> Commit {
+    let mut commit = Commit::new();
+    commit.publish(message(body)).expect("it can be encoded");
+    commit
+}
+
+fn outbox(store: &Store) -> Vec<(u64, String)> {
+    let entries = store.outbox(Group::Orchestrator, 0, u64::MAX, 100).expect("readable");
+    entries.into_iter().map(|entry| (entry.sequence, String::from_utf8_lossy(&entry.message.body).into())).collect()
+}
+
+/// A batch of three essays, every part of its record in use, with the effects of the steps that made it.
+fn history() -> (Vec<Batch>, Vec<Effect>) {
+    let id = BatchId(Uuid::from_u128(7));
+    let rules = Rules::default();
+    let mut now = Millis(1_772_440_200_000);
+    let request = json!({ "expected_essay_count": 3, "course_code": "SV2", "user_id": "t", "org_id": "o",
+        "cj_default_temperature": 0.5, "cj_default_llm_model": "m", "assignment_id": "a",
+        "student_prompt_ref": { "references": { "student_prompt_text": { "storage_id": "p" } } } });
+    let request: BatchRegistrationRequest = serde_json::from_value(request).expect("a registration");
+    let registration = Registration::new(id, request, now).expect("valid");
+    let (mut batches, mut effects): (Vec<Batch>, Vec<Effect>) = (Vec::new(), Vec::new());
+    let mut apply = |batches: &mut Vec<Batch>, input: Input| {
+        now = now.plus(1_500);
+        let context = Context { now, correlation_id: Uuid::from_u128(u128::from(now.0)), rules: &rules };
+        let Step { batch, effects: mut more } = step(batches.last(), input, &context).expect("allowed");
+        effects.append(&mut more);
+        batches.push(batch);
+    };
+    apply(&mut batches, Input::Register(Box::new(registration)));
+    let essay = |slot: u32| NewEssay { file_name: format!("{slot}.txt"), text_storage_id: format!("text-{slot}") };
+    apply(&mut batches, Input::ProvideEssays { by: "t".into(), essays: (0..3).map(essay).collect() });
+    let prompt: PromptPayload = serde_json::from_value(json!({ "assignment_id": "b" })).expect("a prompt");
+    let pipeline = Input::RequestPipeline { by: "t".into(), last: Phase::AiFeedback, prompt: Some(prompt) };
+    apply(&mut batches, pipeline);
+    let outcome = |batch: &Batch, phase, survivors: usize| {
+        let essay = |slot: usize| EssayRef {
+            essay_id: batch.essays[slot].id.clone(),
+            text_storage_id: format!("{phase}-{slot}"),
+            spellcheck_metrics: Some(json!({ "corrections": slot, "nested": [null, 1.5] })),
+        };
+        Input::PhaseOutcome(PhaseOutcome {
+            phase,
+            status: BatchStatus::CompletedWithFailures,
+            processed: (0..survivors).map(essay).collect(),
+            attempt: None,
+            correlation_id: None,
+            error: None,
+            essay_errors: std::collections::BTreeMap::new(),
+        })
+    };
+    let last = |batches: &Vec<Batch>| batches.last().expect("a record").clone();
+    let input = outcome(&last(&batches), Phase::Spellcheck, 2);
+    apply(&mut batches, input);
+    apply(&mut batches, Input::PhaseStarted { phase: Phase::Nlp, attempt: 1 });
+    let input = outcome(&last(&batches), Phase::Nlp, 0);
+    apply(&mut batches, input);
+    let essay_ids = Some(vec![last(&batches).essays[1].id.clone()]);
+    let retry = RetryRequest { by: "t".into(), phase: Phase::Nlp, essay_ids, force: false, reason: "å".into() };
+    apply(&mut batches, Input::RetryPhase(retry));
+    (batches, effects)
+}
+
+#[test]
+fn a_record_comes_back_as_it_was_though_only_its_changed_parts_are_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (batches, _) = history();
+    let mut old: Option<&Batch> = None;
+    for batch in &batches {
+        let store = open(directory.path()).expect("it opens");
+        let mut commit = Commit::new();
+        commit.put_batch(old, batch).expect("it can be encoded");
+        store.commit_blocking(commit).expect("committed");
+        drop(store);
+        let store = open(directory.path()).expect("it opens again");
+        assert_eq!(store.batch(batch.id).expect("readable").as_ref(), Some(batch));
+        old = Some(batch);
+    }
+    let store = open(directory.path()).expect("it opens");
+    assert_eq!(store.batch(BatchId(Uuid::nil())).expect("readable"), None);
+}
+
+#[test]
+fn everything_of_a_commit_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (batches, effects) = history();
+    let batch = batches.last().expect("a record");
+    let timer = Timer { due: Millis(77), phase: Phase::Nlp, attempt: 2 };
+    let key = Key::of("batch-service", &message("handled"));
+    let text = "å".repeat(10_000);
+    let store = open(directory.path()).expect("it opens");
+    store.commit_blocking(publish("used up")).expect("committed");
+
+    let mut commit = publish("told");
+    commit.put_batch(None, batch).expect("encoded");
+    for effect in effects {
+        if let Effect::RecordAttempt { phase, attempt } = effect {
+            commit.record_attempt(batch.id, phase, &attempt).expect("encoded");
+        }
+    }
+    commit.arm_timer(batch.id, timer);
+    commit.complete_key(Group::Orchestrator, &key, Millis(99));
+    commit.consume(Group::Orchestrator, 0);
+    commit.put_content(&text);
+    store.commit_blocking(commit).expect("committed");
+    drop(store);
+
+    let store = open(directory.path()).expect("it opens again");
+    assert_eq!(store.batch(batch.id).expect("readable").as_ref(), Some(batch));
+    assert_eq!(outbox(&store), [(1, "told".to_owned())], "the consumed message is gone, the new one there");
+    let timers = store.timers(10).expect("readable");
+    assert_eq!(timers.iter().map(|entry| (entry.batch, entry.timer)).collect::<Vec<_>>(), [(batch.id, timer)]);
+    assert_eq!(store.key_expiry(Group::Orchestrator, &key).expect("readable"), Some(Millis(99)));
+    assert_eq!(store.key_expiry(Group::Nlp, &key).expect("readable"), None, "a key belongs to one group");
+    let hash = <[u8; 32]>::try_from(hex::decode(rephase::engine::content_id(&text)).expect("hex")).expect("32 bytes");
+    assert_eq!(store.content(&hash).expect("readable"), Some(text));
+    let attempts = store.attempts_from(batch.id, Phase::Nlp, 0, 10).expect("readable");
+    assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1]);
+    assert_eq!(store.newest_attempts(batch.id, Phase::Spellcheck, 10).expect("readable").len(), 1);
+}
+
+/// A store whose committer stops before it answers its first commit, until it is told to go on.
+fn paused(directory: &Path) -> (Store, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (reached, at_feed) = mpsc::channel();
+    let (go_on, gate) = mpsc::channel();
+    let gate = Mutex::new(gate);
+    let feed = move |_: Vec<Published>| {
+        reached.send(()).expect("the test waits");
+        // Once the test has dropped its end nothing is held back any more.
+        let _ = gate.lock().expect("one committer").recv();
+    };
+    (Store::open(&Options::new(directory), Box::new(feed)).expect("it opens"), at_feed, go_on)
+}
+
+#[test]
+fn commits_that_come_together_share_one_flush_and_are_told_before_they_are_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, at_feed, go_on) = paused(directory.path());
+    let before = store.flushes();
+    let mut waiting: Vec<_> = (0..101).map(|_| Box::pin(store.commit(publish("together")))).collect();
+    let mut context = TaskContext::from_waker(Waker::noop());
+    assert!(waiting[0].as_mut().poll(&mut context).is_pending());
+    at_feed.recv().expect("the first commit is durable");
+    for commit in &mut waiting {
+        assert!(commit.as_mut().poll(&mut context).is_pending(), "answered before the feed had heard of it");
+    }
+    go_on.send(()).expect("the committer waits");
+    at_feed.recv().expect("the others are durable");
+    drop(go_on);
+    for mut commit in waiting {
+        while commit.as_mut().poll(&mut context).is_pending() {
+            std::thread::yield_now();
+        }
+    }
+    assert_eq!(store.flushes() - before, 2, "one flush for the first commit, one for the hundred behind it");
+    assert_eq!(outbox(&store).iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_feed_hears_of_a_message_only_after_it_was_flushed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let copies = tempfile::tempdir().expect("a directory");
+    let (from, to) = (directory.path().join("store"), copies.path().join("store"));
+    let feed = move |_: Vec<Published>| {
+        std::fs::create_dir_all(&to).expect("a directory");
+        for name in ["conf", "db"] {
+            std::fs::copy(from.join(name), to.join(name)).expect("copied");
+        }
+    };
+    let store = Store::open(&Options::new(directory.path()), Box::new(feed)).expect("it opens");
+    store.commit_blocking(publish("flushed")).expect("committed");
+    // What lay in the files when the feed was called, and nothing of what was only in memory.
+    let copy = open(copies.path()).expect("the copy opens");
+    assert_eq!(outbox(&copy), [(0, "flushed".to_owned())]);
+}
+
+#[test]
+fn timers_come_in_the_order_in_which_they_are_due() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let batch = BatchId(Uuid::from_u128(1));
+    let mut commit = Commit::new();
+    for due in [300, 5, 70_000, 256] {
+        commit.arm_timer(batch, Timer { due: Millis(due), phase: Phase::Nlp, attempt: 1 });
+    }
+    commit.disarm_timer(batch, Timer { due: Millis(300), phase: Phase::Nlp, attempt: 1 });
+    store.commit_blocking(commit).expect("committed");
+    let due: Vec<_> = store.timers(2).expect("readable").iter().map(|entry| entry.timer.due.0).collect();
+    assert_eq!(due, [5, 256]);
+}
+
+#[test]
+fn expired_keys_are_found_by_their_expiry_and_a_renewed_key_stays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let keys: Vec<_> =
+        (0..3_u8).map(|n| Key { service: "batch-service", topic: Topic::PipelineDenied, hash: [n; 32] }).collect();
+    let mut commit = Commit::new();
+    for (key, expires) in keys.iter().zip([10, 20, 30]) {
+        commit.complete_key(Group::Orchestrator, key, Millis(expires));
+    }
+    store.commit_blocking(commit).expect("committed");
+    assert_eq!(store.expired_keys(Millis(9), 10).expect("readable").len(), 0);
+    assert_eq!(store.expired_keys(Millis(30), 2).expect("readable").len(), 2, "no more than was asked for");
+
+    let expired = store.expired_keys(Millis(20), 10).expect("readable");
+    assert_eq!(expired.len(), 2);
+    let mut sweep = Commit::new();
+    for key in expired {
+        sweep.remove_expired(key);
+    }
+    let mut renewal = Commit::new();
+    renewal.complete_key(Group::Orchestrator, &keys[1], Millis(40));
+    store.commit_blocking(renewal).expect("committed");
+    store.commit_blocking(sweep).expect("committed");
+    let expiries: Vec<_> =
+        keys.iter().map(|key| store.key_expiry(Group::Orchestrator, key).expect("readable").map(|at| at.0)).collect();
+    assert_eq!(expiries, [None, Some(40), Some(30)]);
+    assert_eq!(store.expired_keys(Millis(99), 10).expect("readable").len(), 2, "index and keys agree");
+}
+
+#[test]
+fn a_directory_that_is_not_fit_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let error = open(directory.path()).err().expect("somebody has it open");
+    let said = error.to_string();
+    assert!(matches!(error, store::Error::InUse { .. }), "{said}");
+    assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
+    drop(store);
+
+    let newer = |format: u32| {
+        let database = sled::open(directory.path().join("store")).expect("it opens");
+        let tree = database.open_tree("rephase").expect("a tree");
+        tree.insert(b"f", &format.to_be_bytes()).expect("written");
+        tree.flush().expect("flushed");
+    };
+    newer(2);
+    assert!(matches!(open(directory.path()), Err(store::Error::NewerFormat { found: 2, known: 1 })));
+    newer(1);
+    assert!(open(directory.path()).is_ok());
+
+    let foreign = tempfile::tempdir().expect("a directory");
+    std::fs::write(foreign.path().join("store"), "not a directory").expect("written");
+    let said = open(foreign.path()).err().expect("not a store").to_string();
+    assert!(said.contains("cannot be opened") && said.contains("backup"), "{said}");
+    assert_eq!(std::fs::read_to_string(foreign.path().join("store")).expect("still there"), "not a directory");
+}
+
+#[test]
+fn parts_of_a_record_that_did_not_change_are_shared() {
+    let (batches, _) = history();
+    let [.., before, after] = &batches[..] else { panic!("there are several records") };
+    assert!(Arc::ptr_eq(&before.essays, &after.essays));
+    assert!(Arc::ptr_eq(&before.details, &after.details));
+    let results = |batch: &Batch, phase| Arc::clone(&batch.phase(phase).expect("a record").results);
+    assert!(Arc::ptr_eq(&results(before, Phase::Spellcheck), &results(after, Phase::Spellcheck)));
+}
