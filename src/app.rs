@@ -60,6 +60,8 @@ impl App {
         let gateway = Gateway::default();
         let drain = CancellationToken::new();
         let server = serve(listener, gateway.clone(), drain.clone());
+        // Where the rest does not start, nobody is going to be served.
+        let undo = drain.clone().drop_guard();
 
         let (store, temporary) = match options.data {
             DataDirectory::Kept(directory) => (store::Options::new(directory), None),
@@ -75,6 +77,7 @@ impl App {
         let engine = Engine::start(engine::Options::new(store), clock).await?;
         worker::start(&engine, &options.workers)?;
         gateway.open(engine.clone());
+        undo.disarm();
         Ok(Self { address, engine, server, drain, _temporary: temporary })
     }
 

@@ -56,6 +56,16 @@ pub enum Rejected {
     /// `prompt_payload` must have exactly one of its members.
     #[error("prompt_payload needs exactly one of assignment_id and cms_prompt_ref")]
     PromptAmbiguous,
+    /// The reference to the prompt is larger than a reference can be.
+    #[error(
+        "the prompt reference has more than {max_members} members in one place, or a string of more than {max_chars} characters"
+    )]
+    PromptTooLarge {
+        /// The most members of one content type.
+        max_members: usize,
+        /// The most characters of one string.
+        max_chars: usize,
+    },
     /// The prompt can be amended only before the first pipeline.
     #[error("processing has begun; the prompt can no longer be changed")]
     ProcessingHasBegun,
@@ -153,6 +163,7 @@ impl Rejected {
             | Self::UnknownPhase { .. }
             | Self::PromptMissing { .. }
             | Self::PromptAmbiguous
+            | Self::PromptTooLarge { .. }
             | Self::WholeBatchOnly { .. }
             | Self::UnknownEssay { .. }
             | Self::NoEssays => RejectionKind::Invalid,

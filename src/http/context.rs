@@ -101,12 +101,19 @@ impl Identity {
 #[derive(Debug)]
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+/// From how many bytes on a body is read beside the runtime: it takes about a millisecond then.
+const LARGE_BODY_BYTES: usize = 256 * 1_024;
+
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await?;
-        parse(&bytes).map(Self)
+        if bytes.len() < LARGE_BODY_BYTES {
+            return parse(&bytes).map(Self);
+        }
+        let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+        parsed.map_err(|_| Problem::bad_request("the body could not be read"))?.map(Self)
     }
 }
 

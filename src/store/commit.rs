@@ -4,6 +4,7 @@
 //! a crash leaves all of them or none), flushes, makes the flush durable, tells the feed, and only then answers. After
 //! the first failure nothing is committed any more: what is on disk and what was promised could no longer be told apart.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -32,7 +33,7 @@ pub(super) const CONTENT_PART_BYTES: usize = 4_096;
 #[derive(Default)]
 pub struct Commit {
     writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    contents: Vec<(Vec<u8>, Vec<u8>)>,
+    contents: Vec<([u8; 32], Vec<u8>)>,
     messages: Vec<(Option<Group>, Vec<u8>, Message)>,
     expired: Vec<(Vec<u8>, Vec<u8>, Millis)>,
 }
@@ -153,12 +154,7 @@ impl Commit {
 
     /// Stores a text. Its storage id is the SHA-256 of its bytes in hex, so the same text is stored once.
     pub fn put_content(&mut self, text: &str) {
-        let hash = Sha256::digest(text.as_bytes()).into();
-        // An empty text has one empty part, so that it can be told from no text.
-        let parts = if text.is_empty() { vec![&[][..]] } else { text.as_bytes().chunks(CONTENT_PART_BYTES).collect() };
-        for (number, part) in (0..).zip(parts) {
-            self.contents.push((keys::content_part(&hash, number), part.to_vec()));
-        }
+        self.contents.push((Sha256::digest(text.as_bytes()).into(), text.as_bytes().to_vec()));
     }
 }
 
@@ -231,9 +227,8 @@ impl Committer {
 
     fn commit(&mut self, commits: Vec<Commit>) -> Result<(), String> {
         let mut batch = sled::Batch::default();
-        let mut contents = sled::Batch::default();
+        let mut texts = HashMap::new();
         let mut published = Vec::new();
-        let has_contents = commits.iter().any(|commit| !commit.contents.is_empty());
         for (index_key, key, expires) in commits.iter().flat_map(|commit| &commit.expired) {
             // The key may have been completed again meanwhile; then only the old index entry goes. Decided here, where
             // the only writer is, and before the other writes of the group.
@@ -243,9 +238,7 @@ impl Committer {
             batch.remove(index_key.as_slice());
         }
         for commit in commits {
-            for (key, value) in commit.contents {
-                contents.insert(key, value);
-            }
+            texts.extend(commit.contents);
             for (key, value) in commit.writes {
                 match value {
                     Some(value) => batch.insert(key, value),
@@ -260,16 +253,33 @@ impl Committer {
                 published.push(Published { outbox, message });
             }
         }
-        if has_contents {
-            // Before what refers to them: a crash between the two leaves texts that nobody knows of, and no more.
-            self.contents.apply_batch(contents).map_err(text)?;
-        }
+        // Before what refers to them: a crash between the two leaves texts that nobody knows of, and no more.
+        self.write_contents(texts)?;
         self.tree.apply_batch(batch).map_err(text)?;
         self.make_durable()?;
         if !published.is_empty() {
             (self.feed)(published);
         }
         Ok(())
+    }
+
+    /// Writes the texts that are not there yet, each in parts.
+    fn write_contents(&self, texts: HashMap<[u8; 32], Vec<u8>>) -> Result<(), String> {
+        let mut batch = sled::Batch::default();
+        let mut is_empty = true;
+        for (hash, text) in texts {
+            // All parts of a text are written at once, so the first stands for all.
+            if self.contents.contains_key(keys::content_part(&hash, 0)).map_err(self::text)? {
+                continue;
+            }
+            // An empty text has one empty part, so that it can be told from no text.
+            let parts = if text.is_empty() { vec![&text[..]] } else { text.chunks(CONTENT_PART_BYTES).collect() };
+            for (number, part) in (0..).zip(parts) {
+                batch.insert(keys::content_part(&hash, number), part);
+            }
+            is_empty = false;
+        }
+        if is_empty { Ok(()) } else { self.contents.apply_batch(batch).map_err(text) }
     }
 
     fn next_sequence(&mut self, group: Group) -> Sequence {

@@ -79,6 +79,10 @@ impl Draft<'_> {
     pub(super) fn deadline_expired(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
         let now = self.context.now;
         let attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
+        let deadline = self.batch.phase_state(phase).and_then(PhaseState::in_flight).map(|(_, deadline)| deadline);
+        if deadline.is_some_and(|deadline| now < deadline) {
+            return Err(Rejected::StaleAttempt { phase });
+        }
         let waited_ms = attempt.dispatched_at.map_or(0, |dispatched_at| now.since(dispatched_at));
         let message = format!("no outcome of {phase} came within {} s", waited_ms / 1_000);
         let error = PhaseError::new(ErrorCode::Timeout, Category::Transient, &message);

@@ -51,6 +51,7 @@ impl Registration {
         if request.cj_default_temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
             return invalid("cj_default_temperature", "must be between 0 and 2");
         }
+        request.student_prompt_ref.as_ref().map_or(Ok(()), require_small)?;
         let essay_ids = match request.essay_ids {
             None => generated_essay_ids(batch, count),
             Some(ids) if ids.len() != count => {
@@ -74,6 +75,21 @@ impl Registration {
         };
         Ok(Self { batch, essay_ids, details })
     }
+}
+
+/// The most members of one content type in a reference to a prompt, and the most characters of each string. Every
+/// command that needs the prompt carries the reference.
+const MAX_REFERENCE_MEMBERS: usize = 16;
+const MAX_REFERENCE_CHARS: usize = 1_024;
+
+/// Whether a reference to a prompt is of a size that references have.
+pub(super) fn require_small(prompt: &StorageReferences) -> Result<(), Rejected> {
+    let is_short = |text: &String| text.chars().take(MAX_REFERENCE_CHARS + 1).count() <= MAX_REFERENCE_CHARS;
+    let is_small = prompt.references.values().all(|members| {
+        members.len() <= MAX_REFERENCE_MEMBERS && members.iter().all(|(name, value)| is_short(name) && is_short(value))
+    });
+    let (max_members, max_chars) = (MAX_REFERENCE_MEMBERS, MAX_REFERENCE_CHARS);
+    if is_small { Ok(()) } else { Err(Rejected::PromptTooLarge { max_members, max_chars }) }
 }
 
 /// Ids that are made of the batch's, so that the step stays without randomness.
@@ -156,6 +172,7 @@ impl Draft<'_> {
         if self.batch.requested_phases().next().is_some() {
             return Err(Rejected::ProcessingHasBegun);
         }
+        require_small(&prompt)?;
         Arc::make_mut(&mut self.batch.details).student_prompt_ref = Some(prompt);
         self.changed = true;
         Ok(())

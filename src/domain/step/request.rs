@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Draft;
+use super::readiness::require_small;
 use crate::contract::requests::PromptPayload;
 use crate::contract::{BatchStatus, Text};
 use crate::domain::batch::Run;
@@ -80,7 +81,10 @@ impl Draft<'_> {
                 details.assignment_id = Some(Text::into_string(assignment_id));
                 details.assignment_is_prompt = true;
             }
-            (None, Some(reference)) => details.student_prompt_ref = Some(reference),
+            (None, Some(reference)) => {
+                require_small(&reference)?;
+                details.student_prompt_ref = Some(reference);
+            }
             (Some(_), _) | (None, None) => return Err(Rejected::PromptAmbiguous),
         }
         self.changed = true;

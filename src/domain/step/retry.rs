@@ -33,10 +33,10 @@ impl Draft<'_> {
             return Err(Rejected::WholeBatchOnly { phase });
         }
         let scope = self.scope_of(essay_ids)?;
-        self.require_ready()?;
         if self.batch.requested_phases().next().is_none() {
             return Err(Rejected::NoPipelineState);
         }
+        self.require_ready()?;
         let record = self.batch.phase(phase).ok_or(Rejected::PhaseNeverRequested { phase })?;
         require_ended(phase, record)?;
         self.require_dependencies(phase)?;
