@@ -1,5 +1,6 @@
 //! The record of one batch: all that a step needs to decide.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -140,11 +141,10 @@ impl Batch {
         Phase::ALL.into_iter().filter_map(|phase| self.phase(phase).map(|record| (phase, record)))
     }
 
-    /// The slot of the essay `essay_id`.
+    /// The slots of the essays, by id.
     #[must_use]
-    pub fn slot_of(&self, essay_id: &str) -> Option<Slot> {
-        let index = self.essays.iter().position(|essay| essay.id == essay_id)?;
-        Slot::try_from(index).ok()
+    pub fn slots_by_id(&self) -> HashMap<&str, Slot> {
+        (0..).zip(self.essays.iter()).map(|(slot, essay)| (essay.id.as_str(), slot)).collect()
     }
 
     /// Whether every essay has text.

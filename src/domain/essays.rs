@@ -34,7 +34,10 @@ impl Batch {
             match self.phase(dependency)?.results.get(usize::from(slot))? {
                 EssayResult::Succeeded(output) => {
                     essay.text_storage_id.clone_from(&output.text_storage_id);
-                    essay.spellcheck_metrics.clone_from(&output.spellcheck_metrics);
+                    // A worker that has nothing to say about the spellcheck does not unsay it.
+                    if output.spellcheck_metrics.is_some() {
+                        essay.spellcheck_metrics.clone_from(&output.spellcheck_metrics);
+                    }
                 }
                 EssayResult::NotRun | EssayResult::Failed(_) => return None,
             }

@@ -93,6 +93,9 @@ pub struct PhaseRecord {
     pub state: PhaseState,
     /// How many attempts it has had, the open one included. Attempts are numbered from 1 without holes.
     pub attempts: u32,
+    /// Traces of the newest attempts' correlation ids, the newest last. Two different ids seldom have the same trace,
+    /// and then one is derived without need.
+    pub id_traces: Vec<u32>,
     /// How each essay came out, by slot. Shared between versions of the record that did not touch it, which is how the
     /// store knows what to write.
     pub results: Arc<Vec<EssayResult>>,
@@ -102,12 +105,33 @@ impl PhaseRecord {
     /// A phase that was just asked for, in a batch of `essays` essays.
     #[must_use]
     pub fn untried(essays: usize) -> Self {
-        Self {
-            state: PhaseState::PendingDependencies,
-            attempts: 0,
-            results: Arc::new(vec![EssayResult::NotRun; essays]),
-        }
+        let results = Arc::new(vec![EssayResult::NotRun; essays]);
+        Self { state: PhaseState::PendingDependencies, attempts: 0, id_traces: Vec::new(), results }
     }
+
+    /// Counts the next attempt: its number, and a correlation id that no other of the newest attempts has. That is
+    /// `wanted`, unless a client used one id for several requests.
+    pub(super) fn count_attempt(&mut self, phase: Phase, wanted: Uuid) -> (u32, Uuid) {
+        self.attempts += 1;
+        let mut correlation_id = wanted;
+        if self.id_traces.contains(&trace_of(correlation_id)) {
+            correlation_id = Uuid::new_v5(&wanted, format!("{phase}/{}", self.attempts).as_bytes());
+        }
+        if self.id_traces.len() == MAX_TRACES {
+            self.id_traces.remove(0);
+        }
+        self.id_traces.push(trace_of(correlation_id));
+        (self.attempts, correlation_id)
+    }
+}
+
+/// How many attempts back a correlation id is remembered. An outcome that is later than so many attempts is not
+/// expected, and one that echoes its attempt's number is recognised all the same.
+const MAX_TRACES: usize = 32;
+
+fn trace_of(id: Uuid) -> u32 {
+    let words = id.as_bytes().chunks_exact(4);
+    words.fold(0, |trace, word| trace ^ u32::from_be_bytes([word[0], word[1], word[2], word[3]]))
 }
 
 /// Where a phase stands. Each state carries only what is known in it.

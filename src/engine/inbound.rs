@@ -1,6 +1,6 @@
 //! What a message asks of a batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -101,7 +101,10 @@ struct OutcomeMetadata {
 fn phase_outcome(message: &Message) -> Result<Inbound, Unreadable> {
     let envelope = envelope::<BatchPhaseOutcome>(message)?;
     let correlation_id = correlation_id(&envelope);
-    let outcome = envelope.data;
+    let mut outcome = envelope.data;
+    // An essay in both lists did not come out.
+    let failed: HashSet<_> = outcome.failed_essay_ids.iter().collect();
+    outcome.processed_essays.retain(|essay| !failed.contains(&essay.essay_id));
     let phase = Phase::from_name(outcome.phase_name)
         .ok_or_else(|| Unreadable::NoPhase(format!("{} is not a phase of a pipeline", outcome.phase_name)))?;
     let said = envelope.metadata.map(serde_json::Value::Object);

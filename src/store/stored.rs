@@ -44,6 +44,7 @@ pub(super) struct StoredBatch {
 #[derive(Serialize, Deserialize)]
 struct StoredPhase {
     attempts: u32,
+    id_traces: Vec<u32>,
     state: StoredState,
 }
 
@@ -198,7 +199,7 @@ impl StoredPhase {
                 StoredState::SkippedDependency { because: keys::phase_byte(*because) }
             }
         };
-        Self { attempts: record.attempts, state }
+        Self { attempts: record.attempts, id_traces: record.id_traces.clone(), state }
     }
 
     fn into_record(self, results: Vec<StoredResult>) -> Result<PhaseRecord, Error> {
@@ -222,7 +223,7 @@ impl StoredPhase {
             }
         };
         let results = results.into_iter().map(StoredResult::into_result).collect::<Result<_, _>>()?;
-        Ok(PhaseRecord { state, attempts: self.attempts, results: Arc::new(results) })
+        Ok(PhaseRecord { state, attempts: self.attempts, id_traces: self.id_traces, results: Arc::new(results) })
     }
 }
 

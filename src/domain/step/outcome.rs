@@ -33,9 +33,10 @@ impl Draft<'_> {
             outcome.attempt.is_none_or(|number| number == attempt.number)
                 && outcome.correlation_id.is_none_or(|correlation_id| correlation_id == attempt.correlation_id)
         })?;
+        let by_id = self.batch.slots_by_id();
         let mut processed: HashMap<&str, &EssayRef> = HashMap::new();
         for essay in &outcome.processed {
-            if self.batch.slot_of(&essay.essay_id).is_none() {
+            if !by_id.contains_key(essay.essay_id.as_str()) {
                 return Err(Rejected::Inconsistent { reason: "it has an essay that the batch does not have" });
             }
             processed.insert(&essay.essay_id, essay);

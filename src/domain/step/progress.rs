@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use uuid::Uuid;
-
 use super::{Draft, Effect, Timer};
 use crate::contract::{BatchStatus, ErrorCode};
 use crate::domain::batch::Slot;
@@ -101,15 +99,7 @@ impl Draft<'_> {
         .unwrap_or(self.context.correlation_id);
         let essays = self.batch.essays.len();
         let record = self.batch.phases[phase.index()].get_or_insert_with(|| PhaseRecord::untried(essays));
-        record.attempts += 1;
-        let number = record.attempts;
-        let last = record.state.attempt().map(|attempt| attempt.correlation_id);
-        // A client may use one correlation id for several requests. An outcome must still name one attempt.
-        let correlation_id = if last == Some(correlation_id) {
-            Uuid::new_v5(&correlation_id, format!("{phase}/{number}").as_bytes())
-        } else {
-            correlation_id
-        };
+        let (number, correlation_id) = record.count_attempt(phase, correlation_id);
         Arc::new(Attempt {
             number,
             trigger,

@@ -45,7 +45,7 @@ impl Registration {
         if count > MAX_ESSAYS {
             return invalid("expected_essay_count", "must be at most 1000");
         }
-        if request.class_id.is_some() {
+        if request.class_id.is_some_and(|class_id| !class_id.as_str().is_empty()) {
             return invalid("class_id", "regular batches are not supported yet; leave it out for a guest batch");
         }
         if request.cj_default_temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
@@ -150,16 +150,19 @@ impl Draft<'_> {
             return Err(Rejected::Inconsistent { reason: "it does not have one essay for each slot" });
         }
         let mut slots = (*self.batch.essays).clone();
+        let by_id = self.batch.slots_by_id();
+        let mut named = HashSet::new();
         for essay in essays {
-            let Some(slot) = self.batch.slot_of(&essay.essay_id) else {
+            let Some(&slot) = by_id.get(essay.essay_id.as_str()) else {
                 return Err(Rejected::Inconsistent { reason: "it has an essay that the batch does not have" });
             };
-            let text_storage_id = essay.text_storage_id.clone();
-            slots[usize::from(slot)].content =
-                Some(EssayContent { file_name: essay.essay_id.clone(), text_storage_id });
-        }
-        if slots.iter().any(|essay| essay.content.is_none()) {
-            return Err(Rejected::Inconsistent { reason: "it has an essay twice" });
+            // Not the empty slots decide: some may have been filled before this message.
+            if !named.insert(slot) {
+                return Err(Rejected::Inconsistent { reason: "it has an essay twice" });
+            }
+            let content = &mut slots[usize::from(slot)].content;
+            let file_name = content.take().map_or_else(|| essay.essay_id.clone(), |content| content.file_name);
+            *content = Some(EssayContent { file_name, text_storage_id: essay.text_storage_id.clone() });
         }
         self.batch.essays_received = Slot::try_from(slots.len()).unwrap_or(Slot::MAX);
         self.batch.essays = Arc::new(slots);

@@ -19,7 +19,7 @@ pub struct RetryRequest {
     pub phase: Phase,
     /// The essays; none for the whole phase.
     pub essay_ids: Option<Vec<String>>,
-    /// Whether essays that came out well shall run again too.
+    /// Whether a phase that succeeded, or essays named that came out well, shall run again.
     pub force: bool,
     /// Why.
     pub reason: String,
@@ -65,11 +65,13 @@ impl Draft<'_> {
         if essay_ids.is_empty() {
             return Err(Rejected::NoEssays);
         }
+        let by_id = self.batch.slots_by_id();
         let slots = essay_ids
             .iter()
             .map(|essay_id| {
-                self.batch
-                    .slot_of(essay_id)
+                by_id
+                    .get(essay_id.as_str())
+                    .copied()
                     .ok_or_else(|| Rejected::UnknownEssay { essay_id: essay_id.chars().take(100).collect() })
             })
             .collect::<Result<BTreeSet<Slot>, _>>()?;
@@ -132,11 +134,12 @@ fn require_ended(phase: Phase, record: &PhaseRecord) -> Result<(), Rejected> {
     }
 }
 
-/// Whether nothing that was asked for is left to mend: the phase succeeded, or the essays named include one that did.
+/// Whether what was asked for includes what needs no mending: the phase that succeeded, or an essay that did.
 fn is_done(record: &PhaseRecord, scope: &Scope) -> bool {
     match (&record.state, scope) {
-        (PhaseState::Succeeded { .. }, _) => true,
+        (PhaseState::Succeeded { .. }, Scope::Whole) => true,
         (_, Scope::Whole) => false,
+        // A phase that succeeded may never have got an essay that came through the phases before it only later.
         (_, Scope::Essays(slots)) => {
             slots.iter().any(|&slot| matches!(record.results[usize::from(slot)], EssayResult::Succeeded(_)))
         }
