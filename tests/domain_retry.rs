@@ -7,7 +7,7 @@ use common::world::{
     recorded, request, retry, retry_essays, text_id, topics,
 };
 use rephase::contract::{BatchStatus, ErrorCode, PipelineExecutionStatus as Status, Topic};
-use rephase::domain::step::RetryRequest;
+use rephase::domain::step::{RetryRequest, Selection};
 use rephase::domain::{
     AttemptOutcome, Category, Input, Phase, PhaseRecord, PhaseState, Rejected, RejectionKind, Scope, Trigger,
 };
@@ -137,7 +137,11 @@ fn only_the_owner_retries() {
     let theirs = RetryRequest { by: STRANGER.to_owned(), ..retry(Nlp) };
     assert_eq!(world.refuse(Input::RetryPhase(theirs.clone())), Rejected::NotOwner);
     assert_eq!(world.refuse(forced(theirs)), Rejected::NotOwner, "force is no key");
-    let unknown = RetryRequest { by: STRANGER.to_owned(), essay_ids: Some(vec!["essay-9".to_owned()]), ..retry(Nlp) };
+    let unknown = RetryRequest {
+        by: STRANGER.to_owned(),
+        selection: Selection::Essays(vec!["essay-9".to_owned()]),
+        ..retry(Nlp)
+    };
     assert_eq!(world.refuse(Input::RetryPhase(unknown)), Rejected::NotOwner, "a stranger learns nothing about essays");
 }
 
@@ -147,8 +151,8 @@ fn the_essays_of_a_retry_must_be_there_and_through() {
     world.succeed_in_part(Spellcheck, &[0, 1]);
     world.fail(Nlp);
     let with = |ids: &[&str]| {
-        let essay_ids = Some(ids.iter().map(|&id| id.to_owned()).collect());
-        Input::RetryPhase(RetryRequest { essay_ids, ..retry(Nlp) })
+        let selection = Selection::Essays(ids.iter().map(|&id| id.to_owned()).collect());
+        Input::RetryPhase(RetryRequest { selection, ..retry(Nlp) })
     };
     assert_eq!(world.refuse(with(&[])), Rejected::NoEssays);
     let unknown = Rejected::UnknownEssay { essay_id: "essay-9".to_owned() };

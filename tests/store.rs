@@ -8,7 +8,7 @@ use std::task::{Context as TaskContext, Waker};
 use rephase::contract::idempotency::Key;
 use rephase::contract::requests::{BatchRegistrationRequest, PromptPayload};
 use rephase::contract::{BatchStatus, EssayRef, Group, Headers, Message, Topic};
-use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest};
+use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{Batch, BatchId, Context, Effect, Input, Millis, Phase, Rules, Step, Timer, step};
 use rephase::store::{self, Commit, Options, Published, Store};
 use serde_json::json;
@@ -80,8 +80,9 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
     apply(&mut batches, Input::PhaseStarted { phase: Phase::Nlp, attempt: 1 });
     let input = outcome(&last(&batches), Phase::Nlp, 0);
     apply(&mut batches, input);
-    let essay_ids = Some(vec![last(&batches).essays[1].id.clone()]);
-    let retry = RetryRequest { by: "t".into(), phase: Phase::Nlp, essay_ids, force: false, reason: "å".into() };
+    let selection = Selection::Essays(vec![last(&batches).essays[1].id.clone()]);
+    let retry =
+        RetryRequest { selection, downstream: true, ..RetryRequest::whole("t".into(), Phase::Nlp, "å".into()) };
     apply(&mut batches, Input::RetryPhase(retry));
     (batches, effects)
 }

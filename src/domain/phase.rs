@@ -106,7 +106,12 @@ impl PhaseRecord {
     #[must_use]
     pub fn untried(essays: usize) -> Self {
         let results = Arc::new(vec![EssayResult::NotRun; essays]);
-        Self { state: PhaseState::PendingDependencies, attempts: 0, id_traces: Vec::new(), results }
+        Self {
+            state: PhaseState::PendingDependencies { scope: Scope::Whole },
+            attempts: 0,
+            id_traces: Vec::new(),
+            results,
+        }
     }
 
     /// Counts the next attempt: its number, and a correlation id that no other of the newest attempts has. That is
@@ -138,7 +143,10 @@ fn trace_of(id: Uuid) -> u32 {
 #[derive(Debug, Clone, PartialEq)]
 pub enum PhaseState {
     /// It waits for other phases of its pipeline, or for its turn.
-    PendingDependencies,
+    PendingDependencies {
+        /// What it will run on.
+        scope: Scope,
+    },
     /// A user asked for it again, and another phase of the batch is running.
     Requested {
         /// The attempt that is going to be dispatched.
@@ -185,7 +193,7 @@ impl PhaseState {
     #[must_use]
     pub const fn status(&self) -> PipelineExecutionStatus {
         match self {
-            Self::PendingDependencies => PipelineExecutionStatus::PendingDependencies,
+            Self::PendingDependencies { .. } => PipelineExecutionStatus::PendingDependencies,
             Self::Requested { .. } => PipelineExecutionStatus::RequestedByUser,
             Self::Dispatched { .. } => PipelineExecutionStatus::DispatchInitiated,
             Self::InProgress { .. } => PipelineExecutionStatus::InProgress,
@@ -201,7 +209,7 @@ impl PhaseState {
     pub const fn is_completed(&self) -> bool {
         match self {
             Self::Succeeded { .. } | Self::PartiallySucceeded { .. } => true,
-            Self::PendingDependencies
+            Self::PendingDependencies { .. }
             | Self::Requested { .. }
             | Self::Dispatched { .. }
             | Self::InProgress { .. }
@@ -217,7 +225,7 @@ impl PhaseState {
             Self::Dispatched { attempt, deadline } | Self::InProgress { attempt, deadline } => {
                 Some((attempt, *deadline))
             }
-            Self::PendingDependencies
+            Self::PendingDependencies { .. }
             | Self::Requested { .. }
             | Self::Succeeded { .. }
             | Self::PartiallySucceeded { .. }
@@ -233,7 +241,7 @@ impl PhaseState {
             Self::Requested { attempt } | Self::Dispatched { attempt, .. } | Self::InProgress { attempt, .. } => {
                 Some(attempt)
             }
-            Self::PendingDependencies
+            Self::PendingDependencies { .. }
             | Self::Succeeded { .. }
             | Self::PartiallySucceeded { .. }
             | Self::Failed { .. }
@@ -251,7 +259,7 @@ impl PhaseState {
             | Self::Succeeded { attempt }
             | Self::PartiallySucceeded { attempt }
             | Self::Failed { attempt } => Some(attempt),
-            Self::PendingDependencies | Self::SkippedDependency { .. } => None,
+            Self::PendingDependencies { .. } | Self::SkippedDependency { .. } => None,
         }
     }
 }
@@ -302,6 +310,10 @@ pub struct Attempt {
     pub scope: Scope,
     /// The slots it runs on, in order; empty until it is dispatched.
     pub slots: Vec<Slot>,
+    /// Whether the phases below that had completed run again after it succeeds.
+    pub downstream: bool,
+    /// The version of the batch that it was dispatched with.
+    pub dispatched_in: u64,
     /// When it was asked for.
     pub enqueued_at: Millis,
     /// When its command was sent.
@@ -407,6 +419,10 @@ pub enum EssayResult {
 /// What an essay came out with; the next phase gets it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EssayOutput {
+    /// The version of the batch that it came with.
+    pub made_at: u64,
+    /// The version of the batch in which the phase got the essay: what the phases before made later, it has not seen.
+    pub made_from: u64,
     /// Where its text lies now.
     pub text_storage_id: String,
     /// What the spellcheck measured; handed on as it came.

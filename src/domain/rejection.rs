@@ -103,7 +103,9 @@ pub enum Rejected {
         phase: Phase,
     },
     /// The phase judges the batch as a whole.
-    #[error("{phase} ranks the whole batch against itself and is only ever retried whole; leave essay_ids out")]
+    #[error(
+        "{phase} ranks the whole batch against itself and is only ever retried whole; leave essay_ids and only_failed out"
+    )]
     WholeBatchOnly {
         /// The phase.
         phase: Phase,
@@ -113,6 +115,12 @@ pub enum Rejected {
     UnknownEssay {
         /// The first of them, shortened.
         essay_id: String,
+    },
+    /// No essay failed there.
+    #[error("no essay failed in {phase}, and none is missing")]
+    NothingFailed {
+        /// The phase.
+        phase: Phase,
     },
     /// An empty list says nothing.
     #[error("essay_ids is empty; leave it out to retry the whole phase")]
@@ -177,6 +185,7 @@ impl Rejected {
             | Self::DependencyMissing { .. }
             | Self::AlreadyCompleted { .. }
             | Self::EssayNotThrough { .. }
+            | Self::NothingFailed { .. }
             | Self::StaleAttempt { .. }
             | Self::Inconsistent { .. } => RejectionKind::Conflict,
         }

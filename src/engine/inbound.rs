@@ -82,7 +82,7 @@ fn pipeline_request(message: &Message) -> Result<Inbound, Unreadable> {
     let input = if request.is_retry {
         let reason = request.retry_reason.filter(|reason| !reason.as_str().is_empty());
         let reason = reason.map_or_else(|| DEFAULT_RETRY_REASON.to_owned(), crate::contract::Text::into_string);
-        Input::RetryPhase(RetryRequest { by, phase, essay_ids: None, force: false, reason })
+        Input::RetryPhase(RetryRequest::whole(by, phase, reason))
     } else {
         Input::RequestPipeline { by, last: phase, prompt: request.prompt_payload }
     };

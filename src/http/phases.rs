@@ -14,7 +14,7 @@ use super::context::{Body, CorrelationId, Identity};
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
-use crate::domain::step::RetryRequest;
+use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::attempt_view;
 use crate::domain::{Input, MAX_ESSAYS, Phase, Rejected};
 use crate::engine::{DEFAULT_RETRY_REASON, Reader};
@@ -50,7 +50,7 @@ pub(super) async fn request_pipeline(
     let batch = batch_id(&id)?;
     let (input, message) = if request.is_retry {
         let reason = reason_or_default(request.retry_reason);
-        let retry = RetryRequest { by, phase, essay_ids: None, force: false, reason };
+        let retry = RetryRequest::whole(by, phase, reason);
         (Input::RetryPhase(retry), format!("{phase} is going to be retried"))
     } else {
         let input = Input::RequestPipeline { by, last: phase, prompt: request.prompt_payload };
@@ -80,7 +80,27 @@ pub(super) struct RetryPhaseRequest {
     retry_reason: Option<RetryReason>,
     essay_ids: Option<Vec<ClientId>>,
     #[serde(default)]
+    only_failed: bool,
+    #[serde(default)]
+    downstream: bool,
+    #[serde(default)]
     force: bool,
+}
+
+impl RetryPhaseRequest {
+    fn selection(&mut self) -> Result<Selection, Problem> {
+        match (self.essay_ids.take(), self.only_failed) {
+            (Some(_), true) => Err(Problem::invalid("send at most one of essay_ids and only_failed")),
+            (Some(essay_ids), false) if essay_ids.len() > MAX_ESSAYS => {
+                Err(Problem::invalid(format!("essay_ids has more than {MAX_ESSAYS} members")))
+            }
+            (Some(essay_ids), false) => {
+                Ok(Selection::Essays(essay_ids.into_iter().map(ClientId::into_string).collect()))
+            }
+            (None, true) => Ok(Selection::Failed),
+            (None, false) => Ok(Selection::Whole),
+        }
+    }
 }
 
 pub(super) async fn retry(
@@ -88,7 +108,7 @@ pub(super) async fn retry(
     CorrelationId(correlation_id): CorrelationId,
     Path(id): Path<String>,
     identity: Identity,
-    Body(request): Body<RetryPhaseRequest>,
+    Body(mut request): Body<RetryPhaseRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     if !identity.is_known() && request.user_id.is_none() {
@@ -96,12 +116,10 @@ pub(super) async fn retry(
     }
     let by = identity.user(request.user_id.as_ref())?;
     let phase: Phase = request.phase_name.as_str().parse()?;
-    if request.essay_ids.as_ref().is_some_and(|essay_ids| essay_ids.len() > MAX_ESSAYS) {
-        return Err(Problem::invalid(format!("essay_ids has more than {MAX_ESSAYS} members")));
-    }
-    let essay_ids = request.essay_ids.map(|ids| ids.into_iter().map(ClientId::into_string).collect());
+    let selection = request.selection()?;
     let reason = reason_or_default(request.retry_reason);
-    let input = Input::RetryPhase(RetryRequest { by, phase, essay_ids, force: request.force, reason });
+    let (force, downstream) = (request.force, request.downstream);
+    let input = Input::RetryPhase(RetryRequest { by, phase, selection, force, downstream, reason });
     let batch = engine.submit(batch_id(&id)?, input, correlation_id, Vec::new()).await?;
 
     let attempt = batch.phase(phase).map_or(0, |record| record.attempts);

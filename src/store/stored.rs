@@ -50,7 +50,7 @@ struct StoredPhase {
 
 #[derive(Serialize, Deserialize)]
 enum StoredState {
-    PendingDependencies,
+    PendingDependencies { scope: Option<Runs> },
     Requested { attempt: StoredAttempt },
     Dispatched { attempt: StoredAttempt, deadline: u64 },
     InProgress { attempt: StoredAttempt, deadline: u64 },
@@ -79,6 +79,8 @@ pub(super) struct StoredAttempt {
     /// None for the whole phase.
     scope: Option<Runs>,
     slots: Runs,
+    downstream: bool,
+    dispatched_in: u64,
     enqueued_at: u64,
     dispatched_at: Option<u64>,
     started_at: Option<u64>,
@@ -128,6 +130,18 @@ impl Runs {
             }
         }
         Self(runs)
+    }
+
+    /// None for the whole phase.
+    fn of_scope(scope: &Scope) -> Option<Self> {
+        match scope {
+            Scope::Whole => None,
+            Scope::Essays(slots) => Some(Self::of(slots)),
+        }
+    }
+
+    fn into_scope(stored: Option<Self>) -> Scope {
+        stored.map_or(Scope::Whole, |slots| Scope::Essays(slots.slots()))
     }
 
     fn slots(&self) -> Vec<Slot> {
@@ -182,7 +196,9 @@ impl StoredBatch {
 impl StoredPhase {
     fn of(record: &PhaseRecord) -> Self {
         let state = match &record.state {
-            PhaseState::PendingDependencies => StoredState::PendingDependencies,
+            PhaseState::PendingDependencies { scope } => {
+                StoredState::PendingDependencies { scope: Runs::of_scope(scope) }
+            }
             PhaseState::Requested { attempt } => StoredState::Requested { attempt: StoredAttempt::of(attempt) },
             PhaseState::Dispatched { attempt, deadline } => {
                 StoredState::Dispatched { attempt: StoredAttempt::of(attempt), deadline: deadline.0 }
@@ -205,7 +221,9 @@ impl StoredPhase {
     fn into_record(self, results: Vec<StoredResult>) -> Result<PhaseRecord, Error> {
         let attempt = |stored: StoredAttempt| stored.into_attempt().map(Arc::new);
         let state = match self.state {
-            StoredState::PendingDependencies => PhaseState::PendingDependencies,
+            StoredState::PendingDependencies { scope } => {
+                PhaseState::PendingDependencies { scope: Runs::into_scope(scope) }
+            }
             StoredState::Requested { attempt: stored } => PhaseState::Requested { attempt: attempt(stored)? },
             StoredState::Dispatched { attempt: stored, deadline } => {
                 PhaseState::Dispatched { attempt: attempt(stored)?, deadline: Millis(deadline) }
@@ -258,10 +276,9 @@ impl StoredAttempt {
             requested_by: attempt.requested_by.clone(),
             reason: attempt.reason.clone(),
             correlation_id: attempt.correlation_id,
-            scope: match &attempt.scope {
-                Scope::Whole => None,
-                Scope::Essays(slots) => Some(Runs::of(slots)),
-            },
+            scope: Runs::of_scope(&attempt.scope),
+            downstream: attempt.downstream,
+            dispatched_in: attempt.dispatched_in,
             slots: Runs::of(&attempt.slots),
             enqueued_at: attempt.enqueued_at.0,
             dispatched_at: attempt.dispatched_at.map(|at| at.0),
@@ -280,7 +297,9 @@ impl StoredAttempt {
             requested_by: self.requested_by,
             reason: self.reason,
             correlation_id: self.correlation_id,
-            scope: self.scope.map_or(Scope::Whole, |slots| Scope::Essays(slots.slots())),
+            scope: Runs::into_scope(self.scope),
+            downstream: self.downstream,
+            dispatched_in: self.dispatched_in,
             slots: self.slots.slots(),
             enqueued_at: Millis(self.enqueued_at),
             dispatched_at: self.dispatched_at.map(Millis),
@@ -409,7 +428,7 @@ impl StoredEssay {
 #[derive(Serialize, Deserialize)]
 pub(super) enum StoredResult {
     NotRun,
-    Succeeded { text_storage_id: String, spellcheck_metrics: Option<Vec<u8>> },
+    Succeeded { made_at: u64, made_from: u64, text_storage_id: String, spellcheck_metrics: Option<Vec<u8>> },
     Failed { error: Option<StoredEssayError> },
 }
 
@@ -422,6 +441,8 @@ impl StoredResult {
         Ok(match result {
             EssayResult::NotRun => Self::NotRun,
             EssayResult::Succeeded(output) => Self::Succeeded {
+                made_at: output.made_at,
+                made_from: output.made_from,
                 text_storage_id: output.text_storage_id.clone(),
                 spellcheck_metrics: to_json(output.spellcheck_metrics.as_ref())?,
             },
@@ -434,10 +455,14 @@ impl StoredResult {
     fn into_result(self) -> Result<EssayResult, Error> {
         Ok(match self {
             Self::NotRun => EssayResult::NotRun,
-            Self::Succeeded { text_storage_id, spellcheck_metrics } => EssayResult::Succeeded(EssayOutput {
-                text_storage_id,
-                spellcheck_metrics: from_json(spellcheck_metrics)?,
-            }),
+            Self::Succeeded { made_at, made_from, text_storage_id, spellcheck_metrics } => {
+                EssayResult::Succeeded(EssayOutput {
+                    made_at,
+                    made_from,
+                    text_storage_id,
+                    spellcheck_metrics: from_json(spellcheck_metrics)?,
+                })
+            }
             Self::Failed { error } => {
                 EssayResult::Failed(error.map(|StoredEssayError(error)| error.into_error()).transpose()?)
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rephase::contract::events::{BatchContentProvisioningCompleted, BatchPipelineCompleted};
 use rephase::contract::requests::BatchRegistrationRequest;
 use rephase::contract::{BatchStatus, ErrorCode, EssayRef, PipelineExecutionStatus, StorageReferences, Topic};
-use rephase::domain::step::{Data, NewEssay, Outgoing, PhaseOutcome, Registration, RetryRequest};
+use rephase::domain::step::{Data, NewEssay, Outgoing, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{
     Attempt, Batch, BatchId, Category, Context, Effect, EssayResult, Input, Millis, Phase, PhaseError, PhaseRecord,
     Rejected, Rules, Slot, Step, Timer, step,
@@ -64,12 +64,12 @@ pub fn request(last: Phase) -> Input {
 
 /// A retry of a whole phase by the owner.
 pub fn retry(phase: Phase) -> RetryRequest {
-    RetryRequest { by: OWNER.to_owned(), phase, essay_ids: None, force: false, reason: "once more".to_owned() }
+    RetryRequest::whole(OWNER.to_owned(), phase, "once more".to_owned())
 }
 
 /// A retry of the essays in `slots`.
 pub fn retry_essays(phase: Phase, slots: &[Slot]) -> RetryRequest {
-    RetryRequest { essay_ids: Some(slots.iter().copied().map(essay_id).collect()), ..retry(phase) }
+    RetryRequest { selection: Selection::Essays(slots.iter().copied().map(essay_id).collect()), ..retry(phase) }
 }
 
 /// The same retry, forced.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use announce::{Data, Outgoing};
 pub use readiness::{NewEssay, Registration};
-pub use retry::RetryRequest;
+pub use retry::{RetryRequest, Selection};
 
 use super::batch::Batch;
 use super::phase::{Attempt, Phase, PhaseError, PhaseRecord, PhaseState};
@@ -213,6 +213,11 @@ impl<'a> Draft<'a> {
             self.batch.updated_at = self.context.now;
         }
         Step { batch: self.batch, effects: self.effects }
+    }
+
+    /// The version that the batch will have after this step.
+    const fn next_version(&self) -> u64 {
+        self.batch.version + 1
     }
 
     fn require_owner(&self, user_id: &str) -> Result<(), Rejected> {

@@ -7,7 +7,7 @@ use super::{Draft, Effect, PhaseOutcome, Timer};
 use crate::contract::{BatchStatus, ErrorCode, EssayRef};
 use crate::domain::batch::Slot;
 use crate::domain::phase::{
-    Attempt, AttemptEnd, AttemptOutcome, Category, EssayOutput, EssayResult, Phase, PhaseError, PhaseState,
+    Attempt, AttemptEnd, AttemptOutcome, Category, EssayOutput, EssayResult, Phase, PhaseError, PhaseState, Scope,
 };
 use crate::domain::rejection::Rejected;
 
@@ -54,10 +54,13 @@ impl Draft<'_> {
             | BatchStatus::FailedCritically
             | BatchStatus::Cancelled => processed.clear(),
         }
+        let (made_at, made_from) = (self.next_version(), attempt.dispatched_in);
         let results = attempt.slots.iter().map(|&slot| {
             let essay_id = self.batch.essays[usize::from(slot)].id.as_str();
             let result = match processed.get(essay_id) {
                 Some(essay) => EssayResult::Succeeded(EssayOutput {
+                    made_at,
+                    made_from,
                     text_storage_id: essay.text_storage_id.clone(),
                     spellcheck_metrics: essay.spellcheck_metrics.clone(),
                 }),
@@ -124,6 +127,10 @@ impl Draft<'_> {
         let outcome = outcome_of(successful, failed);
         let end = AttemptEnd { at: self.context.now, outcome, successful, failed, error };
         let attempt = self.record_end(phase, attempt, end);
+        let has_come_out = attempt.end.as_ref().is_some_and(|end| end.successful > 0);
+        if attempt.downstream && has_come_out {
+            self.run_downstream(phase, &attempt);
+        }
 
         let Some(record) = &self.batch.phases[phase.index()] else { return };
         let (mut successful, mut failed) = (0, 0);
@@ -141,6 +148,18 @@ impl Draft<'_> {
         };
         self.set_state(phase, state);
         self.advance();
+    }
+
+    /// Lets the phases below that had completed run again, on what `attempt` ran on.
+    fn run_downstream(&mut self, phase: Phase, attempt: &Attempt) {
+        for dependent in self.batch.completed_dependents(phase) {
+            let scope = if dependent.is_whole_batch_only() { Scope::Whole } else { attempt.scope.clone() };
+            self.set_state(dependent, PhaseState::PendingDependencies { scope });
+            if let Some(run) = &mut self.batch.run {
+                run.queue.push(dependent);
+                run.queue.sort_unstable();
+            }
+        }
     }
 
     /// Adds an attempt that has ended to the ledger.

@@ -31,7 +31,11 @@ impl Draft<'_> {
     /// Dispatches `phase`, or skips it where what it depends on is not there.
     fn launch(&mut self, phase: Phase) {
         let requested = self.batch.phase_state(phase).and_then(PhaseState::open_attempt).cloned();
-        let scope = requested.as_ref().map_or(Scope::Whole, |attempt| attempt.scope.clone());
+        let scope = match self.batch.phase_state(phase) {
+            Some(PhaseState::PendingDependencies { scope }) => scope.clone(),
+            Some(state) => state.open_attempt().map_or(Scope::Whole, |attempt| attempt.scope.clone()),
+            None => Scope::Whole,
+        };
         let slots: Vec<Slot> = match &scope {
             Scope::Whole => self.batch.slots().filter(|&slot| self.batch.input_of(phase, slot).is_some()).collect(),
             Scope::Essays(slots) => {
@@ -43,7 +47,7 @@ impl Draft<'_> {
         let blame = missing.or_else(|| if slots.is_empty() { dependencies(phase).last() } else { None });
         match blame.copied() {
             Some(because) => self.skip(phase, because, requested),
-            None => self.dispatch(phase, requested, slots),
+            None => self.dispatch(phase, requested, scope, slots),
         }
     }
 
@@ -62,24 +66,25 @@ impl Draft<'_> {
         self.set_state(phase, PhaseState::SkippedDependency { because });
     }
 
-    fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, slots: Vec<Slot>) {
-        let mut attempt = requested.unwrap_or_else(|| self.pipeline_attempt(phase));
+    fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, scope: Scope, slots: Vec<Slot>) {
+        let mut attempt = requested.unwrap_or_else(|| self.pipeline_attempt(phase, scope));
         let now = self.context.now;
         let deadline = now.plus(self.context.rules.phase_deadline_ms[phase.index()]);
         let dispatched = Arc::make_mut(&mut attempt);
         dispatched.dispatched_at = Some(now);
         dispatched.slots = slots;
+        dispatched.dispatched_in = self.batch.version + 1;
         self.effects.push(Effect::ArmTimer(Timer { due: deadline, phase, attempt: attempt.number }));
         self.announce_command(phase, &attempt);
         self.set_state(phase, PhaseState::Dispatched { attempt, deadline });
     }
 
-    fn pipeline_attempt(&mut self, phase: Phase) -> Arc<Attempt> {
+    fn pipeline_attempt(&mut self, phase: Phase, scope: Scope) -> Arc<Attempt> {
         let (by, enqueued_at) = match &self.batch.run {
             Some(run) => (run.requested_by.clone(), run.started_at),
             None => (self.batch.details.user_id.clone(), self.context.now),
         };
-        self.new_attempt(phase, Trigger::Pipeline, by, None, Scope::Whole, enqueued_at)
+        self.new_attempt(phase, Trigger::Pipeline, by, None, scope, enqueued_at)
     }
 
     /// The next attempt at `phase`, counted.
@@ -108,6 +113,8 @@ impl Draft<'_> {
             correlation_id,
             scope,
             slots: Vec::new(),
+            downstream: false,
+            dispatched_in: 0,
             enqueued_at,
             dispatched_at: None,
             started_at: None,

@@ -8,7 +8,7 @@ use crate::contract::requests::PromptPayload;
 use crate::contract::{BatchStatus, Text};
 use crate::domain::batch::Run;
 use crate::domain::needs_prompt;
-use crate::domain::phase::{Phase, PhaseState};
+use crate::domain::phase::{Phase, PhaseState, Scope};
 use crate::domain::pipeline::with_dependencies;
 use crate::domain::rejection::Rejected;
 
@@ -38,7 +38,7 @@ impl Draft<'_> {
             self.announce_skip(phase);
         }
         for &phase in &queue {
-            self.set_state(phase, PhaseState::PendingDependencies);
+            self.set_state(phase, PhaseState::PendingDependencies { scope: Scope::Whole });
         }
         self.start_run(by, queue);
         self.advance();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Draft;
 use crate::contract::PipelineExecutionStatus;
-use crate::domain::batch::Slot;
+use crate::domain::batch::{Batch, Slot};
 use crate::domain::phase::{Attempt, EssayResult, Phase, PhaseRecord, PhaseState, Scope, Trigger};
 use crate::domain::pipeline::{dependencies, dependents};
 use crate::domain::rejection::Rejected;
@@ -17,22 +17,43 @@ pub struct RetryRequest {
     pub by: String,
     /// The phase.
     pub phase: Phase,
-    /// The essays; none for the whole phase.
-    pub essay_ids: Option<Vec<String>>,
+    /// Which essays.
+    pub selection: Selection,
     /// Whether a phase that succeeded, or essays named that came out well, shall run again.
     pub force: bool,
+    /// Whether the phases below that had completed shall run again too, after it succeeds.
+    pub downstream: bool,
     /// Why.
     pub reason: String,
 }
 
+impl RetryRequest {
+    /// The whole phase, as `is_retry` of a pipeline request means it.
+    #[must_use]
+    pub const fn whole(by: String, phase: Phase, reason: String) -> Self {
+        Self { by, phase, selection: Selection::Whole, force: false, downstream: false, reason }
+    }
+}
+
+/// Which essays of a phase shall run again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// All that come through the phases before.
+    Whole,
+    /// These, by their ids.
+    Essays(Vec<String>),
+    /// Those that failed, or that the phase never got, as far as they come through the phases before.
+    Failed,
+}
+
 impl Draft<'_> {
     pub(super) fn retry_phase(&mut self, request: RetryRequest) -> Result<(), Rejected> {
-        let RetryRequest { by, phase, essay_ids, force, reason } = request;
+        let RetryRequest { by, phase, selection, force, downstream, reason } = request;
         self.require_owner(&by)?;
-        if essay_ids.is_some() && phase.is_whole_batch_only() {
+        if selection != Selection::Whole && phase.is_whole_batch_only() {
             return Err(Rejected::WholeBatchOnly { phase });
         }
-        let scope = self.scope_of(essay_ids)?;
+        let named = self.slots_named(&selection)?;
         if self.batch.requested_phases().next().is_none() {
             return Err(Rejected::NoPipelineState);
         }
@@ -40,12 +61,16 @@ impl Draft<'_> {
         let record = self.batch.phase(phase).ok_or(Rejected::PhaseNeverRequested { phase })?;
         require_ended(phase, record)?;
         self.require_dependencies(phase)?;
-        self.require_essays_through(phase, &scope)?;
+        let scope = match selection {
+            Selection::Whole => Scope::Whole,
+            Selection::Essays(_) => Scope::Essays(self.require_through(phase, named)?),
+            Selection::Failed => Scope::Essays(self.slots_to_mend(phase, record)?),
+        };
         if !force && is_done(record, &scope) {
             return Err(Rejected::AlreadyCompleted { phase });
         }
 
-        let attempt = self.user_attempt(phase, &by, scope, reason);
+        let attempt = self.user_attempt(phase, &by, scope, downstream, reason);
         self.set_state(phase, PhaseState::Requested { attempt });
         let mut queue = vec![phase];
         queue.extend(self.waiting_again(phase));
@@ -60,22 +85,18 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn scope_of(&self, essay_ids: Option<Vec<String>>) -> Result<Scope, Rejected> {
-        let Some(essay_ids) = essay_ids else { return Ok(Scope::Whole) };
+    /// The slots of the essays that are named, each once and in order.
+    fn slots_named(&self, selection: &Selection) -> Result<BTreeSet<Slot>, Rejected> {
+        let Selection::Essays(essay_ids) = selection else { return Ok(BTreeSet::new()) };
         if essay_ids.is_empty() {
             return Err(Rejected::NoEssays);
         }
         let by_id = self.batch.slots_by_id();
-        let slots = essay_ids
+        let unknown = |essay_id: &String| Rejected::UnknownEssay { essay_id: essay_id.chars().take(100).collect() };
+        essay_ids
             .iter()
-            .map(|essay_id| {
-                by_id
-                    .get(essay_id.as_str())
-                    .copied()
-                    .ok_or_else(|| Rejected::UnknownEssay { essay_id: essay_id.chars().take(100).collect() })
-            })
-            .collect::<Result<BTreeSet<Slot>, _>>()?;
-        Ok(Scope::Essays(slots.into_iter().collect()))
+            .map(|essay_id| by_id.get(essay_id.as_str()).copied().ok_or_else(|| unknown(essay_id)))
+            .collect()
     }
 
     fn require_dependencies(&self, phase: Phase) -> Result<(), Rejected> {
@@ -90,16 +111,29 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn require_essays_through(&self, phase: Phase, scope: &Scope) -> Result<(), Rejected> {
-        let Scope::Essays(slots) = scope else { return Ok(()) };
-        match slots.iter().find(|&&slot| self.batch.input_of(phase, slot).is_none()) {
+    /// The named essays, which must all have come through the phases before.
+    fn require_through(&self, phase: Phase, named: BTreeSet<Slot>) -> Result<Vec<Slot>, Rejected> {
+        match named.iter().find(|&&slot| self.batch.input_of(phase, slot).is_none()) {
             Some(&slot) => Err(Rejected::EssayNotThrough { phase, slot }),
-            None => Ok(()),
+            None => Ok(named.into_iter().collect()),
         }
     }
 
-    fn user_attempt(&mut self, phase: Phase, by: &str, scope: Scope, reason: String) -> Arc<Attempt> {
-        self.new_attempt(phase, Trigger::User, by.to_owned(), Some(reason), scope, self.context.now)
+    /// The essays that failed in `phase` or never got there, and that it could get now.
+    fn slots_to_mend(&self, phase: Phase, record: &PhaseRecord) -> Result<Vec<Slot>, Rejected> {
+        let is_unmended = |slot: &Slot| !matches!(record.results[usize::from(*slot)], EssayResult::Succeeded(_));
+        let unmended: Vec<_> = self.batch.slots().filter(is_unmended).collect();
+        let first = *unmended.first().ok_or(Rejected::NothingFailed { phase })?;
+        let mendable: Vec<_> =
+            unmended.into_iter().filter(|&slot| self.batch.input_of(phase, slot).is_some()).collect();
+        if mendable.is_empty() { Err(Rejected::EssayNotThrough { phase, slot: first }) } else { Ok(mendable) }
+    }
+
+    fn user_attempt(&mut self, phase: Phase, by: &str, scope: Scope, downstream: bool, reason: String) -> Arc<Attempt> {
+        let now = self.context.now;
+        let mut attempt = self.new_attempt(phase, Trigger::User, by.to_owned(), Some(reason), scope, now);
+        Arc::make_mut(&mut attempt).downstream = downstream;
+        attempt
     }
 
     /// The phases that were skipped because of `phase` and can go on once it has completed: each with all that it
@@ -112,7 +146,7 @@ impl Draft<'_> {
                 .iter()
                 .all(|dependency| coming.contains(dependency) || self.batch.has_completed(*dependency));
             if was_skipped && can_go_on {
-                self.set_state(dependent, PhaseState::PendingDependencies);
+                self.set_state(dependent, PhaseState::PendingDependencies { scope: Scope::Whole });
                 coming.push(dependent);
             }
         }
@@ -120,10 +154,45 @@ impl Draft<'_> {
     }
 }
 
+impl Batch {
+    /// The phases below `phase` that have completed: what it makes anew, they have not seen.
+    #[must_use]
+    pub fn completed_dependents(&self, phase: Phase) -> Vec<Phase> {
+        dependents(phase).into_iter().filter(|dependent| self.has_completed(*dependent)).collect()
+    }
+
+    /// The completed phases that are older than their input: one of their essays has come anew out of a phase before,
+    /// or has come out for the first time.
+    #[must_use]
+    pub fn stale_phases(&self) -> Vec<Phase> {
+        let is_stale = |phase: &Phase| {
+            let Some(record) = self.phase(*phase).filter(|record| record.state.is_completed()) else { return false };
+            self.slots().any(|slot| match (&record.results[usize::from(slot)], self.input_made_at(*phase, slot)) {
+                (EssayResult::Succeeded(output), Some(made_at)) => made_at > output.made_from,
+                (EssayResult::NotRun, Some(made_at)) => made_at > 0,
+                (EssayResult::Failed(_), _) | (_, None) => false,
+            })
+        };
+        Phase::ALL.into_iter().filter(is_stale).collect()
+    }
+
+    /// The version in which the essay came out of the last of the phases before `phase`, if it came out of all of them.
+    fn input_made_at(&self, phase: Phase, slot: Slot) -> Option<u64> {
+        let mut newest = 0;
+        for &dependency in dependencies(phase) {
+            match self.phase(dependency)?.results.get(usize::from(slot))? {
+                EssayResult::Succeeded(output) => newest = newest.max(output.made_at),
+                EssayResult::NotRun | EssayResult::Failed(_) => return None,
+            }
+        }
+        Some(newest)
+    }
+}
+
 /// A phase that waits, is on its way or runs cannot be retried.
 fn require_ended(phase: Phase, record: &PhaseRecord) -> Result<(), Rejected> {
     match &record.state {
-        PhaseState::PendingDependencies
+        PhaseState::PendingDependencies { .. }
         | PhaseState::Requested { .. }
         | PhaseState::Dispatched { .. }
         | PhaseState::InProgress { .. } => Err(Rejected::PhaseRunning { phase, status: record.state.status() }),
