@@ -1,6 +1,6 @@
 //! The program: arguments, logging, exit code.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -16,20 +16,24 @@ fn main() -> ExitCode {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal).init();
+    // A log that cannot be written is no reason to stop working.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
+    log.log_internal_errors(false).init();
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("rephase: the runtime does not start: {error}");
-            return ExitCode::FAILURE;
+            return fail(&format!("the runtime does not start: {error}"));
         }
     };
     match runtime.block_on(cli::run(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rephase: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&format!("{error:#}")),
     }
+}
+
+fn fail(error: &str) -> ExitCode {
+    // Where nobody can be told, the exit code says it.
+    let _ = writeln!(std::io::stderr(), "rephase: {error}");
+    ExitCode::FAILURE
 }

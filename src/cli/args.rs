@@ -1,6 +1,6 @@
 //! The arguments.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -27,8 +27,8 @@ pub enum Command {
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub struct ServeArguments {
-    /// Address to listen on; port 0 lets the system choose one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    /// Address to listen on, as HOST:PORT; port 0 lets the system choose one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     pub(super) listen: SocketAddr,
     /// Directory that keeps the state; made where it does not exist.
     #[arg(long, value_name = "DIR", default_value = "rephase-data", conflicts_with = "ephemeral")]
@@ -55,8 +55,13 @@ pub struct DemoArguments {
     pub(super) json: bool,
 }
 
-/// The longest latency, in milliseconds: an hour.
-const MAX_LATENCY_MS: u64 = 3_600_000;
+/// The longest latency, in milliseconds: ten minutes. An attempt that takes longer than its deadline always fails.
+const MAX_LATENCY_MS: u64 = 600_000;
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|error| format!("not a HOST:PORT to listen on: {error}"))?;
+    addresses.next().ok_or_else(|| "this host has no address".to_owned())
+}
 
 fn parse_range(text: &str) -> Result<RangeInclusive<u64>, String> {
     let number = |text: &str| text.trim().parse::<u64>().map_err(|_| format!("'{text}' is not a number"));

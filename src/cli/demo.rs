@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::DemoArguments;
 use super::client::Client;
+use super::signals::Signals;
 use super::timeline::{Mark, Timeline};
 use crate::app::{App, DataDirectory, Options};
 use crate::clock::Clock;
@@ -38,7 +39,12 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     let app = App::start(options, Clock::system()).await?;
     let url = format!("http://{}", app.address());
     let client = Client::new(url.clone(), TEACHER)?;
-    let told = Demo { client, seen: Default::default(), timeline: Timeline::new(arguments.json) }.tell(&url).await;
+    let mut signals = Signals::new()?;
+    let demo = Demo { client, seen: Default::default(), timeline: Timeline::new(arguments.json) }.tell(&url);
+    let told = tokio::select! {
+        told = demo => told,
+        () = signals.next() => Err(anyhow::anyhow!("interrupted")),
+    };
     app.stop().await;
     told
 }

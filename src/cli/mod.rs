@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod demo;
 mod serve;
+mod signals;
 mod timeline;
 
 pub use args::{Arguments, Command};

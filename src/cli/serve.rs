@@ -1,12 +1,12 @@
 //! `rephase serve`.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use anyhow::Context as _;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::ServeArguments;
+use super::signals::Signals;
 use crate::app::{App, DataDirectory, Options};
 use crate::clock::Clock;
 use crate::worker::{self, Faults};
@@ -19,17 +19,19 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         None => Faults::default(),
         Some(path) => {
             let unreadable = || format!("the fault rules in {} cannot be used", path.display());
-            let size = std::fs::metadata(path).with_context(unreadable)?.len();
-            anyhow::ensure!(size <= MAX_FAULTS_BYTES, "{} is larger than a list of faults can be", path.display());
-            Faults::parse(&std::fs::read_to_string(path).with_context(unreadable)?).with_context(unreadable)?
+            let mut json = String::new();
+            let file = std::fs::File::open(path).with_context(unreadable)?;
+            file.take(MAX_FAULTS_BYTES + 1).read_to_string(&mut json).with_context(unreadable)?;
+            let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > MAX_FAULTS_BYTES);
+            anyhow::ensure!(!is_too_large, "{} is larger than a list of faults can be", path.display());
+            Faults::parse(&json).with_context(unreadable)?
         }
     };
     let data =
         if arguments.ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(arguments.data_dir.clone()) };
     let workers = worker::Options { latency_ms: arguments.latency_ms, seed: arguments.seed, faults };
     // Before anything is started, so that a signal during recovery is not lost.
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
+    let mut signals = Signals::new()?;
 
     let app = App::start(Options { listen: arguments.listen, data, workers }, Clock::system()).await?;
     let url = format!("http://{}", app.address());
@@ -38,11 +40,18 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let mut output = std::io::stdout();
     writeln!(output, "{ready}").and_then(|()| output.flush()).context("standard output is closed")?;
 
-    app.run_until(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-    .await
+    let (told, drained) = tokio::sync::oneshot::channel();
+    let signals = async {
+        signals.next().await;
+        // The server may have come to its end by itself in the same moment.
+        let _ = told.send(());
+        signals.next().await;
+    };
+    let served = app.run_until(async {
+        let _ = drained.await;
+    });
+    tokio::select! {
+        ended = served => ended,
+        () = signals => anyhow::bail!("told to end twice; not everything was drained"),
+    }
 }

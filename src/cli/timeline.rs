@@ -1,5 +1,6 @@
 //! A timeline on standard output: for people, or one JSON object a line.
 
+use std::io::Write as _;
 use std::time::Instant;
 
 use anstyle::{AnsiColor, Style};
@@ -60,26 +61,26 @@ impl Timeline {
 
     pub(super) fn title(&self, title: &str, subtitle: &str) {
         if self.is_json {
-            println!("{}", json!({ "at_ms": self.at_ms(), "title": title, "detail": subtitle }));
+            self.print(&json!({ "at_ms": self.at_ms(), "title": title, "detail": subtitle }).to_string());
         } else {
             let bold = Style::new().bold();
-            anstream::println!("{bold}{title}{bold:#}  ({subtitle})\n");
+            self.print(&format!("{bold}{title}{bold:#}  ({subtitle})\n"));
         }
     }
 
     pub(super) fn gap(&self) {
         if !self.is_json {
-            anstream::println!();
+            self.print("");
         }
     }
 
     pub(super) fn line(&self, mark: Mark, what: &str, text: &str) {
         let at_ms = self.at_ms();
         if self.is_json {
-            println!("{}", json!({ "at_ms": at_ms, "mark": mark.name(), "what": what, "text": text }));
+            self.print(&json!({ "at_ms": at_ms, "mark": mark.name(), "what": what, "text": text }).to_string());
         } else {
             let style = mark.style();
-            anstream::println!("{at_ms:>6} ms  {style}{} {what:<12}{style:#} {text}", mark.sign());
+            self.print(&format!("{at_ms:>6} ms  {style}{} {what:<12}{style:#} {text}", mark.sign()));
         }
     }
 
@@ -101,6 +102,12 @@ impl Timeline {
             _ => status.to_owned(),
         };
         self.line(mark, phase, &text);
+    }
+
+    #[expect(clippy::unused_self, reason = "a timeline is what prints")]
+    fn print(&self, line: &str) {
+        // Whoever does not read on, as `head` does, has seen enough.
+        let _ = writeln!(anstream::stdout(), "{line}");
     }
 
     fn at_ms(&self) -> u128 {

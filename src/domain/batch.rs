@@ -21,13 +21,20 @@ impl fmt::Display for BatchId {
     }
 }
 
+/// Reads the form with hyphens, in any case. The others that exist for UUIDs are not the wire's.
 impl FromStr for BatchId {
-    type Err = uuid::Error;
+    type Err = NoBatchId;
 
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        Uuid::parse_str(text).map(Self)
+    fn from_str(text: &str) -> Result<Self, NoBatchId> {
+        let id = Uuid::try_parse(text).map_err(|_| NoBatchId)?;
+        if text.len() == uuid::fmt::Hyphenated::LENGTH { Ok(Self(id)) } else { Err(NoBatchId) }
     }
 }
+
+/// A text that is not the id of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of a batch")]
+pub struct NoBatchId;
 
 /// The place of an essay in its batch, from 0.
 pub type Slot = u16;

@@ -13,6 +13,12 @@ pub enum Rejected {
     /// The id is taken.
     #[error("the batch is registered already")]
     AlreadyRegistered,
+    /// The batch is not in the version that the request is about.
+    #[error("the batch has moved: it is in version {version} now")]
+    Moved {
+        /// Its version.
+        version: u64,
+    },
     /// The registration asks for something that cannot be.
     #[error("{field}: {reason}")]
     InvalidRegistration {
@@ -158,6 +164,8 @@ pub enum RejectionKind {
     NotFound,
     /// Wait, or change something first.
     Conflict,
+    /// Look again.
+    Moved,
 }
 
 impl Rejected {
@@ -166,6 +174,7 @@ impl Rejected {
     pub const fn kind(&self) -> RejectionKind {
         match self {
             Self::NotOwner => RejectionKind::Forbidden,
+            Self::Moved { .. } => RejectionKind::Moved,
             Self::NoSuchBatch | Self::NoPipelineState => RejectionKind::NotFound,
             Self::InvalidRegistration { .. }
             | Self::UnknownPhase { .. }

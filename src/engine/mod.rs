@@ -82,6 +82,35 @@ impl From<store::Error> for Error {
     }
 }
 
+/// An input, and what comes with it.
+#[derive(Debug)]
+pub struct Submission {
+    input: Input,
+    correlation_id: Uuid,
+    contents: Vec<String>,
+    versions: Option<Vec<u64>>,
+}
+
+impl Submission {
+    /// `input`, connected with the request that it comes from.
+    #[must_use]
+    pub const fn new(input: Input, correlation_id: Uuid) -> Self {
+        Self { input, correlation_id, contents: Vec::new(), versions: None }
+    }
+
+    /// Stores these texts in the same commit.
+    #[must_use]
+    pub fn with_contents(self, contents: Vec<String>) -> Self {
+        Self { contents, ..self }
+    }
+
+    /// Only if the batch is in one of these versions; whatever its version where there are none.
+    #[must_use]
+    pub fn if_version(self, versions: Option<Vec<u64>>) -> Self {
+        Self { versions, ..self }
+    }
+}
+
 /// What has been counted since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -174,15 +203,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Rejected`] where the batch does not allow it; the others where it may be tried again.
-    pub async fn submit(
-        &self,
-        batch: BatchId,
-        input: Input,
-        correlation_id: Uuid,
-        contents: Vec<String>,
-    ) -> Result<Arc<Batch>, Error> {
+    pub async fn submit(&self, batch: BatchId, submission: Submission) -> Result<Arc<Batch>, Error> {
         let (reply, answer) = oneshot::channel();
-        let request = StepRequest { batch, input, correlation_id, contents, cause: Cause::Request, reply };
+        let request = StepRequest { batch, submission, cause: Cause::Request, reply };
         self.partition_of(batch.0.as_bytes()).try_send(Request::Step(Box::new(request))).map_err(
             |error| match error {
                 mpsc::error::TrySendError::Full(_) => Error::Overloaded,
@@ -302,6 +325,18 @@ impl Engine {
     /// Spawns a task that [`Engine::shutdown`] waits for. It has to end soon after [`Engine::stopping`].
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.shared.tasks.spawn(task);
+    }
+
+    /// Spawns a task without which the engine cannot go on. It runs until the engine is told to end; a panic, or any
+    /// other end before that, is the engine's failure.
+    fn spawn_core(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.shared.stop.clone();
+        let failed = self.shared.failed.clone().drop_guard();
+        self.shared.tasks.spawn(async move {
+            if stop.run_until_cancelled(task).await.is_none() {
+                failed.disarm();
+            }
+        });
     }
 
     /// Is cancelled when the engine is told to end.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::partition::{Cause, Request, Settlement, StepReply, StepRequest};
-use super::{Counters, Engine, Error, inbound};
+use super::{Counters, Engine, Error, Submission, inbound};
 use crate::bus::{Delivery, Subscription};
 use crate::contract::Group;
 use crate::contract::idempotency::Key;
@@ -15,11 +15,8 @@ const MAX_IN_FLIGHT: usize = 512;
 
 pub(super) fn start(engine: &Engine) {
     let handle = engine.clone();
-    let stop = engine.stopping().clone();
     match engine.bus().subscribe(Group::Orchestrator) {
-        Ok(subscription) => engine.spawn(async move {
-            stop.run_until_cancelled(run(handle, subscription)).await;
-        }),
+        Ok(subscription) => engine.spawn_core(run(handle, subscription)),
         Err(error) => unreachable!("the engine makes its bus and is its first subscriber: {error}"),
     }
 }
@@ -57,7 +54,7 @@ async fn send(engine: &Engine, delivery: &Delivery) -> Result<Pending, Error> {
         Ok(inbound::Inbound { batch, input, correlation_id }) => {
             let (reply, answer) = oneshot::channel();
             let cause = Cause::Message { group, sequence, key };
-            let request = StepRequest { batch, input, correlation_id, contents: Vec::new(), cause, reply };
+            let request = StepRequest { batch, submission: Submission::new(input, correlation_id), cause, reply };
             (engine.partition_of(batch.0.as_bytes()), Request::Step(Box::new(request)), Pending::Step(answer))
         }
         Err(unreadable) => {

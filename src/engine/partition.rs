@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::cache::Cache;
 use super::timers::Timers;
-use super::{Counters, Error, publish};
+use super::{Counters, Error, Submission, publish};
 use crate::clock::Clock;
 use crate::contract::idempotency::{self, Key};
 use crate::contract::{Group, Message};
@@ -38,9 +38,7 @@ type Question = Box<dyn FnOnce(Result<Reader<'_>, Error>) + Send>;
 
 pub(super) struct StepRequest {
     pub(super) batch: BatchId,
-    pub(super) input: Input,
-    pub(super) correlation_id: Uuid,
-    pub(super) contents: Vec<String>,
+    pub(super) submission: Submission,
     pub(super) cause: Cause,
     pub(super) reply: oneshot::Sender<Result<StepReply, Error>>,
 }
@@ -91,6 +89,8 @@ pub struct Reader<'a> {
     batch: Option<Arc<Batch>>,
     id: BatchId,
     store: &'a Store,
+    now: Millis,
+    rules: &'a Rules,
 }
 
 impl Reader<'_> {
@@ -98,6 +98,15 @@ impl Reader<'_> {
     #[must_use]
     pub const fn batch(&self) -> Option<&Arc<Batch>> {
         self.batch.as_ref()
+    }
+
+    /// What `input` would make of the batch. Nothing is changed.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], as the real thing would be.
+    pub fn preview(&self, input: Input, correlation_id: Uuid) -> Result<Batch, Error> {
+        let context = Context { now: self.now, correlation_id, rules: self.rules };
+        Ok(step(self.batch.as_deref(), input, &context)?.batch)
     }
 
     /// Attempts of `phase` that have ended, the newest first.
@@ -191,8 +200,9 @@ impl Partition {
     }
 
     fn step(&mut self, round: &mut Round, request: StepRequest) {
-        let StepRequest { batch, input, correlation_id, contents, cause, reply } = request;
-        let answer = match self.try_step(round, batch, input, correlation_id, &cause) {
+        let StepRequest { batch, mut submission, cause, reply } = request;
+        let contents = std::mem::take(&mut submission.contents);
+        let answer = match self.try_step(round, batch, submission, &cause) {
             Ok(answer) => answer,
             Err(error) => {
                 // Nothing of it is in the round, so it can be answered at once, and is not used up.
@@ -215,8 +225,7 @@ impl Partition {
         &mut self,
         round: &mut Round,
         id: BatchId,
-        input: Input,
-        correlation_id: Uuid,
+        submission: Submission,
         cause: &Cause,
     ) -> Result<Result<StepReply, Rejected>, store::Error> {
         let now = self.clock.now();
@@ -226,6 +235,12 @@ impl Partition {
             return Ok(Ok(StepReply::Duplicate));
         }
         let old = self.record(round, id)?;
+        let Submission { input, correlation_id, contents: _, versions } = submission;
+        if let (Some(old), Some(versions)) = (&old, versions)
+            && !versions.contains(&old.version)
+        {
+            return Ok(Err(Rejected::Moved { version: old.version }));
+        }
         let context = Context { now, correlation_id, rules: &self.rules };
         let Step { batch, effects } = match step(old.as_deref(), input, &context) {
             Ok(step) => step,
@@ -345,7 +360,9 @@ impl Partition {
     }
 
     fn answer(&mut self, id: BatchId, run: Question) {
-        let reader = self.record(&Round::default(), id).map(|batch| Reader { batch, id, store: &self.store });
+        let now = self.clock.now();
+        let record = self.record(&Round::default(), id);
+        let reader = record.map(|batch| Reader { batch, id, store: &self.store, now, rules: &self.rules });
         run(reader.map_err(Error::from));
     }
 

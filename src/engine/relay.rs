@@ -77,12 +77,9 @@ pub(super) async fn start(engine: &Engine, relays: [Relay; Group::ALL.len()]) ->
         let (group, reader) = (relay.group, store.clone());
         let (first, end) = blocking(move || reader.outbox_bounds(group)).await?;
         relay.progress.end.fetch_max(end, Ordering::AcqRel);
-        let stop = engine.shared.stop.clone();
-        let failed = engine.shared.failed.clone();
-        engine.spawn(async move {
-            if let Some(Err(error)) = stop.run_until_cancelled(relay.run(first, &store, &bus)).await {
+        engine.spawn_core(async move {
+            if let Err(error) = relay.run(first, &store, &bus).await {
                 tracing::error!(?group, %error, "the outbox cannot be read");
-                failed.cancel();
             }
         });
     }

@@ -12,10 +12,7 @@ const BITE: usize = 256;
 
 pub(super) fn start(engine: &Engine, interval_ms: u64) {
     let handle = engine.clone();
-    let stop = engine.stopping().clone();
-    engine.spawn(async move {
-        stop.run_until_cancelled(run(handle, interval_ms)).await;
-    });
+    engine.spawn_core(run(handle, interval_ms));
 }
 
 async fn run(engine: Engine, interval_ms: u64) {

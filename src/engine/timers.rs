@@ -7,7 +7,7 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::partition::{Cause, Request, StepRequest};
-use super::{Engine, Error, blocking};
+use super::{Engine, Error, Submission, blocking};
 use crate::domain::{Input, Millis};
 use crate::store::TimerEntry;
 
@@ -43,10 +43,7 @@ impl Timers {
 
 pub(super) fn start(engine: &Engine, alarm: Arc<Alarm>) {
     let handle = engine.clone();
-    let stop = engine.stopping().clone();
-    engine.spawn(async move {
-        stop.run_until_cancelled(run(handle, alarm)).await;
-    });
+    engine.spawn_core(run(handle, alarm));
 }
 
 async fn run(engine: Engine, alarm: Arc<Alarm>) {
@@ -89,14 +86,10 @@ async fn fire_due(engine: &Engine) -> Result<Option<Millis>, Error> {
 async fn fire(engine: &Engine, entry: TimerEntry) -> Result<(), Error> {
     let TimerEntry { batch, timer } = entry;
     let (reply, answer) = oneshot::channel();
-    let request = StepRequest {
-        batch,
-        input: Input::DeadlineExpired { phase: timer.phase, attempt: timer.attempt },
-        correlation_id: Uuid::new_v5(&batch.0, format!("deadline/{}/{}", timer.phase, timer.attempt).as_bytes()),
-        contents: Vec::new(),
-        cause: Cause::Timer(timer),
-        reply,
-    };
+    let input = Input::DeadlineExpired { phase: timer.phase, attempt: timer.attempt };
+    let correlation_id = Uuid::new_v5(&batch.0, format!("deadline/{}/{}", timer.phase, timer.attempt).as_bytes());
+    let request =
+        StepRequest { batch, submission: Submission::new(input, correlation_id), cause: Cause::Timer(timer), reply };
     let partition = engine.partition_of(batch.0.as_bytes());
     partition.send(Request::Step(Box::new(request))).await.map_err(|_| engine.unavailable())?;
     match answer.await.map_err(|_| engine.unavailable())? {

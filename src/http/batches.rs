@@ -9,14 +9,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::context::{Body, CorrelationId, Identity, parse};
+use super::context::{Body, CorrelationId, Identity, IfMatch, etag, parse};
 use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
 use crate::contract::{ProcessingPipelineState, Text};
 use crate::domain::step::{NewEssay, Registration};
 use crate::domain::view::{RETRY_HISTORY, pipeline_state};
 use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Phase, Rejected};
-use crate::engine::{Reader, content_id};
+use crate::engine::{Reader, Submission, content_id};
 
 /// The largest text of one essay, in bytes: some 150,000 words.
 const MAX_TEXT_BYTES: usize = 1_024 * 1_024;
@@ -35,8 +35,12 @@ pub(super) async fn register(
     let engine = gateway.engine()?;
     let mut body: Map<String, Value> = parse(&body?)?;
     // The user may be named by the header alone.
-    if let (None, Some(user)) = (body.get("user_id"), identity.as_deref()) {
+    if let (None | Some(Value::Null), Some(user)) = (body.get("user_id"), identity.as_deref()) {
         body.insert("user_id".to_owned(), user.into());
+    }
+    // An enumeration is a string of a client too, and those are trimmed first.
+    if let Some(Value::String(course_code)) = body.get_mut("course_code") {
+        *course_code = course_code.trim().to_owned();
     }
     let mut request: BatchRegistrationRequest = parse(Value::Object(body).to_string().as_bytes())?;
     let user = identity.user(Some(&request.user_id))?;
@@ -44,7 +48,7 @@ pub(super) async fn register(
 
     let batch = BatchId(Uuid::now_v7());
     let registration = Registration::new(batch, request, engine.clock().now())?;
-    engine.submit(batch, Input::Register(Box::new(registration)), correlation_id, Vec::new()).await?;
+    engine.submit(batch, Submission::new(Input::Register(Box::new(registration)), correlation_id)).await?;
     let answer = json!({ "batch_id": batch.to_string(), "correlation_id": correlation_id, "status": "registered" });
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
@@ -98,7 +102,8 @@ pub(super) async fn provide_essays(
     }
     let sent = essays.len();
     let batch = batch_id(&id)?;
-    let batch = engine.submit(batch, Input::ProvideEssays { by, essays }, correlation_id, contents).await?;
+    let submission = Submission::new(Input::ProvideEssays { by, essays }, correlation_id);
+    let batch = engine.submit(batch, submission.with_contents(contents)).await?;
     let received = usize::from(batch.essays_received);
     let essays: Vec<_> = (received - sent..received)
         .filter_map(|slot| batch.original_essay(slot.try_into().ok()?))
@@ -106,7 +111,7 @@ pub(super) async fn provide_essays(
         .collect();
     let answer = json!({
         "status": "accepted",
-        "batch_id": id,
+        "batch_id": batch.id.to_string(),
         "essays": essays,
         "received": received,
         "expected": batch.essays.len(),
@@ -121,13 +126,15 @@ pub(super) async fn amend_prompt(
     CorrelationId(correlation_id): CorrelationId,
     Path(id): Path<String>,
     identity: Identity,
+    IfMatch(versions): IfMatch,
     Body(request): Body<BatchPromptAmendmentRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(None)?;
     let student_prompt_ref = request.student_prompt_ref.clone();
-    engine.submit(batch_id(&id)?, Input::AmendPrompt { by, student_prompt_ref }, correlation_id, Vec::new()).await?;
-    let answer = json!({ "status": "success", "batch_id": id, "student_prompt_ref": request.student_prompt_ref });
+    let submission = Submission::new(Input::AmendPrompt { by, student_prompt_ref }, correlation_id);
+    let batch = engine.submit(batch_id(&id)?, submission.if_version(versions)).await?;
+    let answer = json!({ "status": "success", "batch_id": batch.id.to_string(), "student_prompt_ref": request.student_prompt_ref });
     Ok(Json(answer).into_response())
 }
 
@@ -135,7 +142,7 @@ pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String
     let (batch, pipeline_state) = read_state(&gateway, &id).await?;
     let details = &batch.details;
     let answer = json!({
-        "batch_id": id,
+        "batch_id": batch.id.to_string(),
         "status": batch.status.for_client(),
         "details": {
             "batch_status": batch.status,
@@ -149,8 +156,9 @@ pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String
             "user_id": details.user_id,
         },
         "pipeline_state": pipeline_state,
+        "stale": batch.stale_phases().iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
-    Ok(Json(answer).into_response())
+    Ok((etag(&batch), Json(answer)).into_response())
 }
 
 /// The record of a batch, and its pipelines as the wire shows them.

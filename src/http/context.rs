@@ -2,7 +2,7 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, ETAG, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::contract::requests::ClientId;
+use crate::domain::Batch;
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
@@ -134,6 +135,8 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             return Problem::bad_request(format!("the body is not JSON: {cause}"));
         }
         let reason = cause.to_string();
+        // Where in the body it is, the field says better.
+        let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
         // serde names the missing field itself; the path is that of the object around it.
         if reason.starts_with("missing field") {
             return Problem::missing_field(reason);
@@ -142,4 +145,40 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     json.end().map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))?;
     Ok(value)
+}
+
+/// The version of a batch, as an entity tag (RFC 9110, section 8.8.3).
+pub(super) fn etag(batch: &Batch) -> [(HeaderName, String); 1] {
+    [(ETAG, format!("\"{}\"", batch.version))]
+}
+
+/// The versions that a request is about: the header If-Match (RFC 9110, section 13.1.1). None where it is absent or
+/// says that any will do.
+#[derive(Debug)]
+pub(super) struct IfMatch(pub(super) Option<Vec<u64>>);
+
+/// The most entity tags of one header.
+const MAX_TAGS: usize = 16;
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(IF_MATCH) else { return Ok(Self(None)) };
+        let malformed = || Problem::bad_request("If-Match is no list of entity tags");
+        let tags = value.to_str().map_err(|_| malformed())?.trim();
+        if tags == "*" {
+            return Ok(Self(None));
+        }
+        let mut versions = Vec::new();
+        for tag in tags.split(',') {
+            let tag = tag.trim().strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(malformed)?;
+            // A tag that this server never gave matches no version.
+            versions.extend(tag.parse::<u64>().ok());
+            if versions.len() > MAX_TAGS {
+                return Err(malformed());
+            }
+        }
+        Ok(Self(Some(versions)))
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::batches::read_state;
-use super::context::Body;
+use super::context::{Body, etag};
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::ClientId;
@@ -19,8 +19,9 @@ pub(super) async fn pipeline_state(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let (batch, pipeline_state) = read_state(&gateway, &id).await?;
-    let answer = json!({ "batch_id": id, "pipeline_state": pipeline_state, "user_id": batch.details.user_id });
-    Ok(Json(answer).into_response())
+    let answer =
+        json!({ "batch_id": batch.id.to_string(), "pipeline_state": pipeline_state, "user_id": batch.details.user_id });
+    Ok((etag(&batch), Json(answer)).into_response())
 }
 
 #[derive(Deserialize)]

@@ -1,23 +1,25 @@
 //! Pipelines, and the retry of one phase.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::batches::batch_id;
-use super::context::{Body, CorrelationId, Identity};
+use super::context::{Body, CorrelationId, Identity, IfMatch, etag};
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::attempt_view;
-use crate::domain::{Input, MAX_ESSAYS, Phase, Rejected};
-use crate::engine::{DEFAULT_RETRY_REASON, Reader};
+use crate::domain::{Batch, Input, MAX_ESSAYS, Phase, Rejected};
+use crate::engine::{DEFAULT_RETRY_REASON, Reader, Submission};
 
 /// The most attempts that one answer lists.
 const MAX_PAGE: usize = 200;
@@ -27,8 +29,7 @@ pub(super) struct PipelineRequest {
     requested_pipeline: Text<1, 100>,
     batch_id: Option<ClientId>,
     user_id: Option<ClientId>,
-    #[serde(default)]
-    is_retry: bool,
+    is_retry: Option<bool>,
     retry_reason: Option<RetryReason>,
     prompt_payload: Option<PromptPayload>,
 }
@@ -39,16 +40,17 @@ pub(super) async fn request_pipeline(
     CorrelationId(correlation_id): CorrelationId,
     Path(id): Path<String>,
     identity: Identity,
+    IfMatch(versions): IfMatch,
     Body(request): Body<PipelineRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(request.user_id.as_ref())?;
-    if request.batch_id.is_some_and(|body| body.as_str() != id) {
+    let batch = batch_id(&id)?;
+    if request.batch_id.is_some_and(|body| body.as_str().parse() != Ok(batch)) {
         return Err(Problem::bad_request("batch_id is another batch than the path's"));
     }
     let phase: Phase = request.requested_pipeline.as_str().parse()?;
-    let batch = batch_id(&id)?;
-    let (input, message) = if request.is_retry {
+    let (input, message) = if request.is_retry.unwrap_or_default() {
         let reason = reason_or_default(request.retry_reason);
         let retry = RetryRequest::whole(by, phase, reason);
         (Input::RetryPhase(retry), format!("{phase} is going to be retried"))
@@ -56,11 +58,11 @@ pub(super) async fn request_pipeline(
         let input = Input::RequestPipeline { by, last: phase, prompt: request.prompt_payload };
         (input, format!("the pipeline {phase} is going to run"))
     };
-    engine.submit(batch, input, correlation_id, Vec::new()).await?;
+    engine.submit(batch, Submission::new(input, correlation_id).if_version(versions)).await?;
     let answer = json!({
         "status": "accepted",
         "message": message,
-        "batch_id": id,
+        "batch_id": batch.to_string(),
         "correlation_id": correlation_id,
     });
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
@@ -79,17 +81,15 @@ pub(super) struct RetryPhaseRequest {
     user_id: Option<ClientId>,
     retry_reason: Option<RetryReason>,
     essay_ids: Option<Vec<ClientId>>,
-    #[serde(default)]
-    only_failed: bool,
-    #[serde(default)]
-    downstream: bool,
-    #[serde(default)]
-    force: bool,
+    only_failed: Option<bool>,
+    downstream: Option<bool>,
+    force: Option<bool>,
+    dry_run: Option<bool>,
 }
 
 impl RetryPhaseRequest {
     fn selection(&mut self) -> Result<Selection, Problem> {
-        match (self.essay_ids.take(), self.only_failed) {
+        match (self.essay_ids.take(), self.only_failed.unwrap_or_default()) {
             (Some(_), true) => Err(Problem::invalid("send at most one of essay_ids and only_failed")),
             (Some(essay_ids), false) if essay_ids.len() > MAX_ESSAYS => {
                 Err(Problem::invalid(format!("essay_ids has more than {MAX_ESSAYS} members")))
@@ -108,6 +108,7 @@ pub(super) async fn retry(
     CorrelationId(correlation_id): CorrelationId,
     Path(id): Path<String>,
     identity: Identity,
+    IfMatch(versions): IfMatch,
     Body(mut request): Body<RetryPhaseRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
@@ -118,31 +119,52 @@ pub(super) async fn retry(
     let phase: Phase = request.phase_name.as_str().parse()?;
     let selection = request.selection()?;
     let reason = reason_or_default(request.retry_reason);
-    let (force, downstream) = (request.force, request.downstream);
+    let (force, downstream) = (request.force.unwrap_or_default(), request.downstream.unwrap_or_default());
     let input = Input::RetryPhase(RetryRequest { by, phase, selection, force, downstream, reason });
-    let batch = engine.submit(batch_id(&id)?, input, correlation_id, Vec::new()).await?;
-
-    let attempt = batch.phase(phase).map_or(0, |record| record.attempts);
-    let mut message = format!("{phase} is going to be retried");
-    if let Some(attempt) = batch.phase_state(phase).and_then(|state| state.open_attempt())
-        && attempt.dispatched_at.is_none()
-    {
-        message.push_str(", once the phase that is running has ended");
-    } else if let Some(run) = batch.run.as_ref().filter(|run| !run.queue.is_empty()) {
-        let waiting: Vec<_> = run.queue.iter().map(ToString::to_string).collect();
-        // Writing to a string cannot fail.
-        let _ = write!(message, "; then {}", waiting.join(", "));
+    let batch = batch_id(&id)?;
+    if request.dry_run.unwrap_or_default() {
+        let preview = move |reader: Reader<'_>| {
+            let before = Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
+            Ok((before, reader.preview(input, correlation_id)?))
+        };
+        let (before, after) = engine.query(batch, move |reader| preview(reader?)).await?;
+        if versions.is_some_and(|versions| !versions.contains(&before.version)) {
+            return Err(Rejected::Moved { version: before.version }.into());
+        }
+        let mut answer = plan(&after, phase, correlation_id);
+        answer["status"] = "dry_run".into();
+        return Ok((etag(&before), Json(answer)).into_response());
     }
-    let answer = json!({
+    let batch = engine.submit(batch, Submission::new(input, correlation_id).if_version(versions)).await?;
+    let answer = plan(&batch, phase, correlation_id);
+    let location = format!("/v1/batches/{}/phases/{phase}/attempts?from={}", batch.id, answer["attempt"]);
+    Ok((StatusCode::ACCEPTED, etag(&batch), [(header::LOCATION, location)], Json(answer)).into_response())
+}
+
+/// What a retry does, read off the batch as it is after it was accepted. The preview says the same.
+fn plan(batch: &Batch, phase: Phase, correlation_id: Uuid) -> Value {
+    let plan = batch.retry_plan(phase);
+    let names = |phases: &[Phase]| phases.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut message = format!("{phase} is going to be retried");
+    if plan.waits {
+        message.push_str(", once the phase that is running has ended");
+    }
+    if !plan.goes_on.is_empty() {
+        // Writing to a string cannot fail.
+        let _ = write!(message, "; then {}", names(&plan.goes_on).join(", "));
+    }
+    json!({
         "status": "retry_initiated",
-        "batch_id": id,
+        "batch_id": batch.id.to_string(),
         "phase": phase.name(),
         "message": message,
-        "attempt": attempt,
+        "attempt": plan.attempt,
+        "essay_ids": plan.essay_ids,
+        "goes_on": names(&plan.goes_on),
+        "runs_again": names(&plan.runs_again),
+        "stale": names(&plan.stale),
         "correlation_id": correlation_id,
-    });
-    let location = format!("/v1/batches/{id}/phases/{phase}/attempts?from={attempt}");
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(answer)).into_response())
+    })
 }
 
 #[derive(Deserialize)]

@@ -16,6 +16,9 @@ use crate::engine;
 /// How long a client is asked to wait before it tries again, in seconds.
 const RETRY_AFTER_S: &str = "1";
 
+/// The most characters of an error. Some repeat what the client sent.
+const MAX_ERROR_CHARS: usize = 500;
+
 /// An error for a client. What went wrong inside is logged, not sent.
 #[derive(Debug, Clone)]
 pub struct Problem {
@@ -28,12 +31,15 @@ pub struct Problem {
 mod codes {
     pub(super) const CONFLICT: &str = "CONFLICT";
     pub(super) const METHOD_NOT_ALLOWED: &str = "METHOD_NOT_ALLOWED";
+    pub(super) const PRECONDITION_FAILED: &str = "PRECONDITION_FAILED";
     pub(super) const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
-        Self { status, code, error: error.into() }
+        let error = error.into();
+        let shown = |character: char| if character.is_control() { ' ' } else { character };
+        Self { status, code, error: error.chars().take(MAX_ERROR_CHARS).map(shown).collect() }
     }
 
     /// A field that is there and wrong.
@@ -139,6 +145,7 @@ impl From<Rejected> for Problem {
         match rejected.kind() {
             RejectionKind::Invalid => Self::invalid(error),
             RejectionKind::Forbidden => Self::forbidden(error),
+            RejectionKind::Moved => Self::new(StatusCode::PRECONDITION_FAILED, codes::PRECONDITION_FAILED, error),
             RejectionKind::NotFound => Self::not_found(error),
             RejectionKind::Conflict => {
                 let is_dependency = matches!(rejected, Rejected::DependencyMissing { .. });

@@ -1,9 +1,13 @@
 //! Failures on demand: a list of rules, of which the first that matches an attempt decides.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::contract::ErrorCode;
 use crate::domain::{Category, MAX_ESSAYS, Phase, PhaseError, Slot};
+
+/// The longest delay, in milliseconds: an hour. An attempt that is delayed holds a place of its worker.
+const MAX_DELAY_MS: u64 = 3_600_000;
 
 /// The most rules of one list.
 const MAX_RULES: usize = 1_000;
@@ -19,6 +23,7 @@ pub struct FaultRule {
     /// The essays that fail, by slot from 0; the whole phase where it is absent.
     essays: Option<Vec<Slot>>,
     /// The error; a rule without one only delays.
+    #[serde(default, deserialize_with = "known_code")]
     error_code: Option<ErrorCode>,
     /// Whether trying again may help; `transient` where it is absent.
     category: Option<Category>,
@@ -36,8 +41,8 @@ pub struct Faults(Vec<(Phase, FaultRule)>);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is no JSON list of rules.
-    #[error("not a JSON list of fault rules: {0}")]
-    Malformed(#[from] serde_json::Error),
+    #[error("it is not a JSON list of fault rules")]
+    Malformed(#[source] serde_json::Error),
     /// A rule says something that cannot be.
     #[error("fault rule {number}: {reason}")]
     Rule {
@@ -54,13 +59,34 @@ pub enum Error {
     },
 }
 
+/// Reads an error code, and does not list all that there are where it is none of them.
+fn known_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ErrorCode>, D::Error> {
+    let code = Option::<String>::deserialize(deserializer)?;
+    code.map(|code| code.parse().map_err(|_| serde::de::Error::custom("error_code is not a code of the contract")))
+        .transpose()
+}
+
 impl Faults {
     /// Reads a list of rules.
     ///
     /// # Errors
     /// [`Error`], with the number of the rule that is wrong.
     pub fn parse(json: &str) -> Result<Self, Error> {
-        Self::new(serde_json::from_str(json)?)
+        let rules: Vec<Value> = serde_json::from_str(json).map_err(Error::Malformed)?;
+        let read = |(number, rule): (usize, Value)| {
+            // A struct would also be read from an array of its fields, which nobody means.
+            let rule = if rule.is_object() {
+                serde_json::from_value(rule)
+            } else {
+                Err(serde::de::Error::custom("it is not an object"))
+            };
+            rule.map_err(|error: serde_json::Error| Self::wrong(number, error))
+        };
+        Self::new((1..).zip(rules).map(read).collect::<Result<_, _>>()?)
+    }
+
+    fn wrong(number: usize, reason: impl std::fmt::Display) -> Error {
+        Error::Rule { number, reason: reason.to_string() }
     }
 
     /// Checks a list of rules.
@@ -72,7 +98,7 @@ impl Faults {
             return Err(Error::TooMany { count: rules.len() });
         }
         let check = |(number, rule): (usize, FaultRule)| {
-            let wrong = |reason: String| Error::Rule { number, reason };
+            let wrong = |reason: String| Self::wrong(number, reason);
             let phase: Phase = rule.phase.parse().map_err(|error| wrong(format!("{error}")))?;
             if rule.attempts.as_ref().is_some_and(|attempts| attempts.is_empty() || attempts.contains(&0)) {
                 return Err(wrong("attempts count from 1, and an empty list would never match".to_owned()));
@@ -84,6 +110,9 @@ impl Faults {
                 if rule.error_code.is_none() {
                     return Err(wrong("essays fail with an error_code; there is none".to_owned()));
                 }
+            }
+            if rule.delay_ms.is_some_and(|delay_ms| delay_ms > MAX_DELAY_MS) {
+                return Err(wrong(format!("delay_ms is at most {MAX_DELAY_MS}")));
             }
             if rule.error_code.is_none() && rule.delay_ms.is_none() {
                 return Err(wrong("it has neither error_code nor delay_ms, so it would do nothing".to_owned()));

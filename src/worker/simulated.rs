@@ -17,7 +17,7 @@ use crate::contract::{
     BatchStatus, Envelope, EssayRef, Group, Headers, Message, SCHEMA_VERSION, Topic, metadata, services,
 };
 use crate::domain::{BatchId, Input, Millis, Phase, PhaseError, Slot};
-use crate::engine::{Claim, Engine, Error, content_id};
+use crate::engine::{Claim, Engine, Error, Submission, content_id};
 
 /// How many attempts one worker runs side by side. Each waits most of its time, and holds one command in memory.
 const MAX_CONCURRENT: usize = 256;
@@ -140,7 +140,7 @@ async fn run(
     if latency_ms > 0 {
         // A worker that answers at once has nothing to report before.
         let started = Input::PhaseStarted { phase: task.phase, attempt: task.attempt };
-        match engine.submit(task.batch, started, task.correlation_id, Vec::new()).await {
+        match engine.submit(task.batch, Submission::new(started, task.correlation_id)).await {
             Ok(_) => engine.clock().sleep(latency_ms).await,
             Err(Error::Rejected(rejected)) => {
                 tracing::info!(batch = %task.batch, phase = %task.phase, %rejected, "a command was out of date");

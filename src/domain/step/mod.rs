@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub use announce::{Data, Outgoing};
 pub use readiness::{NewEssay, Registration};
-pub use retry::{RetryRequest, Selection};
+pub use retry::{RetryPlan, RetryRequest, Selection};
 
 use super::batch::Batch;
 use super::phase::{Attempt, Phase, PhaseError, PhaseRecord, PhaseState};

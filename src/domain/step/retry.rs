@@ -154,7 +154,56 @@ impl Draft<'_> {
     }
 }
 
+/// What a retry that was accepted is about to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPlan {
+    /// The number of the attempt.
+    pub attempt: u32,
+    /// The essays it runs on.
+    pub essay_ids: Vec<String>,
+    /// Whether it waits for another phase of the batch that is running.
+    pub waits: bool,
+    /// The phases that waited for this one and go on after its success.
+    pub goes_on: Vec<Phase>,
+    /// The phases that had completed and run again after its success.
+    pub runs_again: Vec<Phase>,
+    /// The completed phases that are older than their input after its success.
+    pub stale: Vec<Phase>,
+}
+
 impl Batch {
+    /// What the retry of `phase` that this batch has just accepted is about to do.
+    #[must_use]
+    pub fn retry_plan(&self, phase: Phase) -> RetryPlan {
+        let attempt = self.phase_state(phase).and_then(PhaseState::open_attempt);
+        let waits = attempt.is_some_and(|attempt| attempt.dispatched_at.is_none());
+        let slots: Vec<Slot> = match attempt.map(|attempt| (&attempt.scope, &attempt.slots)) {
+            Some((Scope::Essays(slots), _)) => slots.clone(),
+            Some((Scope::Whole, slots)) if !waits => slots.clone(),
+            Some((Scope::Whole, _)) | None => {
+                self.slots().filter(|&slot| self.input_of(phase, slot).is_some()).collect()
+            }
+        };
+        let completed = self.completed_dependents(phase);
+        let is_pending =
+            |dependent: &Phase| matches!(self.phase_state(*dependent), Some(PhaseState::PendingDependencies { .. }));
+        let (runs_again, older) = if attempt.is_some_and(|attempt| attempt.downstream) {
+            (completed, Vec::new())
+        } else {
+            (Vec::new(), completed)
+        };
+        let mut stale: BTreeSet<Phase> = self.stale_phases().into_iter().chain(older).collect();
+        stale.retain(|phase| !runs_again.contains(phase));
+        RetryPlan {
+            attempt: self.phase(phase).map_or(0, |record| record.attempts),
+            essay_ids: slots.into_iter().map(|slot| self.essays[usize::from(slot)].id.clone()).collect(),
+            waits,
+            goes_on: dependents(phase).into_iter().filter(is_pending).collect(),
+            runs_again,
+            stale: stale.into_iter().collect(),
+        }
+    }
+
     /// The phases below `phase` that have completed: what it makes anew, they have not seen.
     #[must_use]
     pub fn completed_dependents(&self, phase: Phase) -> Vec<Phase> {
