@@ -5,8 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::world::{
-    OWNER, TICK_MS, World, commands, completions, forced, only_command, only_completion, processed, provider_down,
-    recorded, request, retry, retry_essays, text_id, timers, topics,
+    OWNER, TICK_MS, World, completions, forced, only_command, only_completion, processed, provider_down, recorded,
+    request, retry, retry_essays, rules, text_id, timers, topics,
 };
 use rephase::contract::{BatchStatus, ErrorCode, PipelineExecutionStatus as Status, Topic};
 use rephase::domain::step::PhaseOutcome;
@@ -29,8 +29,14 @@ fn an_outcome_with_every_essay_is_a_success() {
     assert_eq!(world.status(Spellcheck), Status::CompletedSuccessfully);
     assert_eq!(world.results(Spellcheck), [0, 1, 2].map(|slot| text_id(Spellcheck, 1, slot)));
     assert_eq!(recorded(&effects), [(Spellcheck, 1)]);
-    let expected =
-        AttemptEnd { at: world.now, outcome: AttemptOutcome::Succeeded, successful: 3, failed: 0, error: None };
+    let expected = AttemptEnd {
+        at: world.now,
+        outcome: AttemptOutcome::Succeeded,
+        successful: 3,
+        failed: 0,
+        failed_slots: Vec::new(),
+        error: None,
+    };
     assert_eq!(newest_end(&world, Spellcheck), expected);
     let PhaseState::Succeeded { attempt } = &world.record(Spellcheck).state else { panic!("a success") };
     assert_eq!(attempt.end, Some(expected), "the record and the ledger say the same");
@@ -265,17 +271,25 @@ fn an_earlier_success_is_left_alone_when_another_pipeline_fails() {
 }
 
 #[test]
-fn a_phase_for_which_no_essay_came_through_all_before_it_is_skipped() {
-    // Essay 0 comes through nlp, then only essay 1 through the spellcheck: none has both.
-    let mut world = World::running(2, Nlp);
-    world.succeed_in_part(Spellcheck, &[0]);
-    world.succeed(Nlp);
+fn what_came_out_well_is_kept_when_another_try_fails() {
+    let mut world = World::completed(3, Nlp);
+    let before = world.record(Spellcheck).clone();
     world.apply(forced(retry(Spellcheck)));
-    world.succeed_in_part(Spellcheck, &[1]);
-    let effects = world.apply(request(AiFeedback));
-    assert_eq!(commands(&effects), []);
-    assert_eq!(world.record(AiFeedback).state, PhaseState::SkippedDependency { because: Nlp });
-    assert_eq!(only_completion(&effects).final_status, BatchStatus::CompletedWithFailures);
+    let effects = world.fail(Spellcheck);
+    assert_eq!(world.record(Spellcheck).results, before.results);
+    assert_eq!(world.status(Spellcheck), Status::CompletedSuccessfully);
+    let end = newest_end(&world, Spellcheck);
+    assert_eq!((end.outcome, end.successful, end.failed), (AttemptOutcome::Failed, 0, 3), "the attempt did fail");
+    assert_eq!(end.failed_slots, [0, 1, 2]);
+    assert_eq!(only_completion(&effects).final_status, BatchStatus::CompletedSuccessfully);
+
+    let mut partial = World::running(3, Nlp);
+    partial.succeed(Spellcheck);
+    partial.succeed_in_part(Nlp, &[0, 1]);
+    partial.apply(Input::RetryPhase(retry(Nlp)));
+    partial.succeed_in_part(Nlp, &[2]);
+    assert_eq!(partial.status(Nlp), Status::CompletedSuccessfully, "each essay came out once");
+    assert_eq!(newest_end(&partial, Nlp).failed_slots, [0, 1]);
 }
 
 #[test]
@@ -321,6 +335,26 @@ fn an_attempt_past_its_deadline_has_failed() {
         assert_eq!(world.refuse(again), stale, "the deadline of the attempt before");
         assert_eq!(world.refuse(Input::PhaseOutcome(late)), stale);
         assert_eq!(world.open(Spellcheck).requested_by, OWNER);
+    }
+}
+
+#[test]
+fn a_deadline_that_passed_while_the_program_was_down_counts_from_its_start() {
+    for started in [false, true] {
+        let mut world = World::running(2, Nlp);
+        if started {
+            world.apply(Input::PhaseStarted { phase: Spellcheck, attempt: 1 });
+        }
+        let deadline = |world: &World| world.record(Spellcheck).state.in_flight().expect("in flight").1;
+        world.now = deadline(&world).plus(100_000);
+        world.up_since = world.now;
+        let expired = Input::DeadlineExpired { phase: Spellcheck, attempt: 1 };
+        world.apply(expired.clone());
+        assert_eq!(world.status(Spellcheck), Status::InProgress, "nobody was there to hear of an outcome");
+        assert_eq!(deadline(&world), world.up_since.plus(rules().phase_deadline_ms[0]));
+        world.now = deadline(&world);
+        world.apply(expired);
+        assert_eq!(world.status(Spellcheck), Status::Failed);
     }
 }
 

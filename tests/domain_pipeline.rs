@@ -4,7 +4,7 @@ mod common;
 
 use common::world::{
     OWNER, STRANGER, TICK_MS, World, batch_id, commands, completions, forced, only_command, only_completion,
-    prompt_ref, published, request, retry, retry_essays, text_id, timers, topics,
+    prompt_ref, published, request, retry, retry_essays, rules, text_id, timers, topics,
 };
 use rephase::contract::requests::PromptPayload;
 use rephase::contract::{BatchStatus, PipelineExecutionStatus as Status, StorageReferences, Topic};
@@ -326,12 +326,21 @@ fn a_worker_that_takes_a_command_moves_the_phase_on_once() {
     assert_eq!(world.refuse(started(2)), stale, "an attempt that is yet to come");
     assert_eq!(world.refuse(started(0)), stale);
     assert_eq!(world.refuse(Input::PhaseStarted { phase: Nlp, attempt: 1 }), Rejected::StaleAttempt { phase: Nlp });
-    let deadline = world.record(Spellcheck).state.in_flight().expect("in flight").1;
-    assert_eq!(world.apply(started(1)), []);
+    let effects = world.apply(started(1));
+    assert_eq!(
+        (timers(&effects).0.len(), timers(&effects).1.len(), effects.len()),
+        (1, 1, 2),
+        "only its deadline moves"
+    );
     assert_eq!(world.status(Spellcheck), Status::InProgress);
     assert_eq!(world.open(Spellcheck).started_at, Some(world.now));
-    assert_eq!(world.record(Spellcheck).state.in_flight().expect("in flight").1, deadline, "a start buys no time");
+    let deadline = |world: &World| world.record(Spellcheck).state.in_flight().expect("in flight").1;
+    let time = rules().phase_deadline_ms[Spellcheck.index()];
+    assert_eq!(deadline(&world), world.now.plus(time), "waiting for a worker is not the worker's time");
     world.change_nothing(started(1));
+    world.up_since = world.now.plus(50);
+    world.apply(started(1));
+    assert_eq!(deadline(&world), world.now.plus(time), "after a restart it begins anew");
     assert_eq!(world.refuse(started(2)), stale);
     world.fail(Spellcheck);
     assert_eq!(world.refuse(started(1)), stale, "an attempt that is over");

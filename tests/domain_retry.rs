@@ -6,11 +6,9 @@ use common::world::{
     OWNER, STRANGER, World, commands, completions, essay_id, forced, only_command, only_completion, provider_down,
     recorded, request, retry, retry_essays, text_id, topics,
 };
-use rephase::contract::{BatchStatus, ErrorCode, PipelineExecutionStatus as Status, Topic};
+use rephase::contract::{BatchStatus, PipelineExecutionStatus as Status, Topic};
 use rephase::domain::step::{RetryRequest, Selection};
-use rephase::domain::{
-    AttemptOutcome, Category, Input, Phase, PhaseRecord, PhaseState, Rejected, RejectionKind, Scope, Trigger,
-};
+use rephase::domain::{AttemptOutcome, Input, Phase, PhaseRecord, PhaseState, Rejected, RejectionKind, Scope, Trigger};
 use serde_json::json;
 
 use Phase::{AiFeedback, CjAssessment, Nlp, Spellcheck};
@@ -378,20 +376,89 @@ fn queued_retries_run_in_the_order_of_the_phases() {
 }
 
 #[test]
-fn a_queued_retry_whose_dependency_fails_meanwhile_ends_as_skipped_and_is_on_record() {
+fn a_queued_retry_goes_on_with_what_there_was_when_a_forced_one_before_it_fails() {
     let mut world = World::completed(2, AiFeedback);
     world.apply(request(CjAssessment));
     world.apply(forced(retry(AiFeedback)));
     world.apply(forced(retry(Nlp)));
     world.succeed(CjAssessment);
-    let effects = world.fail(Nlp);
-    assert_eq!(world.record(AiFeedback).state, PhaseState::SkippedDependency { because: Nlp });
-    assert_eq!(recorded(&effects), [(Nlp, 2), (AiFeedback, 2)]);
-    let end = world.newest_attempts(AiFeedback)[0].end.clone().expect("an end");
-    let error = end.error.expect("a reason");
-    assert_eq!((error.error_code, error.category), (ErrorCode::ProcessingError, Category::Permanent));
-    assert_eq!((end.successful, end.failed), (0, 0), "no essay was tried");
-    assert_eq!(only_completion(&effects).completed_phases, ["spellcheck", "cj_assessment"]);
+    let ai_feedback = only_command(&world.fail(Nlp));
+    assert_eq!(ai_feedback.text_ids, [0, 1].map(|slot| text_id(Nlp, 1, slot)), "with the earlier result");
+}
+
+/// nlp and what is below it, after an nlp that failed for one of three essays.
+fn partial() -> World {
+    let mut world = World::running(3, AiFeedback);
+    world.succeed(Spellcheck);
+    world.succeed_in_part(Nlp, &[0, 2]);
+    world.succeed(AiFeedback);
+    world
+}
+
+#[test]
+fn only_failed_takes_the_essays_that_failed_or_never_arrived() {
+    let failed = |phase| RetryRequest { selection: Selection::Failed, ..retry(phase) };
+    let mut world = partial();
+    assert_eq!(world.refuse(Input::RetryPhase(failed(Spellcheck))), Rejected::NothingFailed { phase: Spellcheck });
+    assert_eq!(
+        world.refuse(Input::RetryPhase(failed(AiFeedback))),
+        Rejected::EssayNotThrough { phase: AiFeedback, slot: 1 },
+        "the essay has not come through nlp"
+    );
+    assert_eq!(world.refuse(Input::RetryPhase(failed(CjAssessment))), Rejected::WholeBatchOnly { phase: CjAssessment });
+    assert_eq!(only_command(&user_retries(&mut world, failed(Nlp))).essay_ids, [essay_id(1)]);
+    world.succeed(Nlp);
+    assert_eq!(world.status(Nlp), Status::CompletedSuccessfully);
+    let missing = only_command(&user_retries(&mut world, failed(AiFeedback)));
+    assert_eq!(missing.essay_ids, [essay_id(1)], "it never arrived there, and has come through now");
+}
+
+#[test]
+fn completed_phases_below_are_stale_until_they_run_again() {
+    let mut world = World::completed(3, AiFeedback);
+    assert_eq!(world.batch().stale_phases(), []);
+    world.apply(forced(retry_essays(Spellcheck, &[1])));
+    let plan = world.batch().retry_plan(Spellcheck);
+    assert_eq!((plan.attempt, &plan.essay_ids, plan.waits), (2, &vec![essay_id(1)], false));
+    assert_eq!((plan.goes_on, plan.runs_again, plan.stale), (vec![], vec![], vec![Nlp, AiFeedback]));
+    assert_eq!(world.batch().stale_phases(), [], "not before it has come out");
+    world.succeed(Spellcheck);
+    assert_eq!(world.batch().stale_phases(), [Nlp, AiFeedback]);
+    world.apply(forced(retry_essays(Nlp, &[0])));
+    world.succeed(Nlp);
+    assert_eq!(world.batch().stale_phases(), [Nlp, AiFeedback], "another essay ran again");
+    world.apply(forced(retry_essays(Nlp, &[1])));
+    world.succeed(Nlp);
+    assert_eq!(world.batch().stale_phases(), [AiFeedback]);
+    world.apply(forced(retry(AiFeedback)));
+    world.succeed(AiFeedback);
+    assert_eq!(world.batch().stale_phases(), []);
+}
+
+#[test]
+fn downstream_runs_the_completed_phases_below_again_after_success() {
+    let mut world = World::completed(3, AiFeedback);
+    world.apply(request(CjAssessment));
+    world.succeed(CjAssessment);
+    let some = RetryRequest { downstream: true, ..retry_essays(Spellcheck, &[1]) };
+    let mut failing = world.clone();
+    world.apply(forced(some.clone()));
+    let plan = world.batch().retry_plan(Spellcheck);
+    assert_eq!((plan.runs_again, plan.stale), (vec![CjAssessment, Nlp, AiFeedback], vec![]));
+    assert!(world.batch().has_completed(Nlp), "they stay as they are until then");
+    let cj_assessment = only_command(&world.succeed(Spellcheck));
+    assert_eq!((cj_assessment.phase, cj_assessment.essay_ids.len()), (CjAssessment, 3), "whole, as always");
+    let nlp = only_command(&world.succeed(CjAssessment));
+    assert_eq!((nlp.phase, nlp.essay_ids), (Nlp, vec![essay_id(1)]), "the essay that came anew");
+    world.succeed(Nlp);
+    world.succeed(AiFeedback);
+    assert_eq!(world.batch().stale_phases(), []);
+    assert_eq!(world.batch().status, rephase::contract::BatchStatus::CompletedSuccessfully);
+
+    failing.apply(forced(some));
+    failing.fail(Spellcheck);
+    assert_eq!(failing.in_flight(), None, "nothing below runs again after a failure");
+    assert_eq!(failing.record(Nlp).attempts, 1);
 }
 
 #[test]

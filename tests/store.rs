@@ -47,7 +47,7 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
     let (mut batches, mut effects): (Vec<Batch>, Vec<Effect>) = (Vec::new(), Vec::new());
     let mut apply = |batches: &mut Vec<Batch>, input: Input| {
         now = now.plus(1_500);
-        let context = Context { now, correlation_id: Uuid::from_u128(u128::from(now.0)), rules: &rules };
+        let context = Context { now, up_since: now, correlation_id: Uuid::from_u128(u128::from(now.0)), rules: &rules };
         let Step { batch, effects: mut more } = step(batches.last(), input, &context).expect("allowed");
         effects.append(&mut more);
         batches.push(batch);

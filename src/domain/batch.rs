@@ -88,8 +88,9 @@ pub struct BatchDetails {
 impl BatchDetails {
     /// Whether the phases that need a prompt have one.
     #[must_use]
-    pub const fn has_prompt(&self) -> bool {
-        self.student_prompt_ref.is_some() || self.assignment_is_prompt
+    pub fn has_prompt(&self) -> bool {
+        let is_referred_to = self.student_prompt_ref.as_ref().is_some_and(|prompt| !prompt.references.is_empty());
+        is_referred_to || self.assignment_is_prompt
     }
 }
 

@@ -1,7 +1,7 @@
 //! Questions about the essays of a batch: what a phase would get, and how they came out.
 
 use super::batch::{Batch, Slot};
-use super::phase::{EssayResult, Phase, PhaseRecord};
+use super::phase::{EssayResult, Phase, PhaseRecord, Scope};
 use super::pipeline::dependencies;
 use crate::contract::{EssayProcessingCounts, EssayRef};
 
@@ -43,6 +43,16 @@ impl Batch {
             }
         }
         Some(essay)
+    }
+
+    /// The slots in `scope` whose essays `phase` could get now, in order.
+    #[must_use]
+    pub fn slots_through(&self, phase: Phase, scope: &Scope) -> Vec<Slot> {
+        let is_through = |slot: &Slot| self.input_of(phase, *slot).is_some();
+        match scope {
+            Scope::Whole => self.slots().filter(is_through).collect(),
+            Scope::Essays(slots) => slots.iter().copied().filter(is_through).collect(),
+        }
     }
 
     /// All slots, in order.

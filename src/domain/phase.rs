@@ -308,7 +308,7 @@ pub struct Attempt {
     pub correlation_id: Uuid,
     /// What was asked for.
     pub scope: Scope,
-    /// The slots it runs on, in order; empty until it is dispatched.
+    /// The slots it runs on, in order; decided anew when it is dispatched.
     pub slots: Vec<Slot>,
     /// Whether the phases below that had completed run again after it succeeds.
     pub downstream: bool,
@@ -335,6 +335,8 @@ pub struct AttemptEnd {
     pub successful: u32,
     /// Essays of this attempt that failed.
     pub failed: u32,
+    /// Their slots, in order.
+    pub failed_slots: Vec<Slot>,
     /// Why, where something failed and the worker said so.
     pub error: Option<PhaseError>,
 }

@@ -93,7 +93,7 @@ pub enum Rejected {
         status: PipelineExecutionStatus,
     },
     /// A phase before it has not completed.
-    #[error("{phase} needs {dependency}, which is {status}; retry {dependency} first")]
+    #[error("{phase} needs {dependency}, which is {status}; {}", advice(*dependency, *status))]
     DependencyMissing {
         /// The phase asked for.
         phase: Phase,
@@ -151,6 +151,22 @@ pub enum Rejected {
         /// In which way.
         reason: &'static str,
     },
+}
+
+/// What to do about a dependency that is not there.
+fn advice(dependency: Phase, status: PipelineExecutionStatus) -> String {
+    match status {
+        PipelineExecutionStatus::RequestedByUser
+        | PipelineExecutionStatus::PendingDependencies
+        | PipelineExecutionStatus::DispatchInitiated
+        | PipelineExecutionStatus::InProgress => format!("wait until {dependency} has completed"),
+        PipelineExecutionStatus::CompletedSuccessfully
+        | PipelineExecutionStatus::CompletedWithPartialSuccess
+        | PipelineExecutionStatus::Failed
+        | PipelineExecutionStatus::SkippedDueToDependencyFailure
+        | PipelineExecutionStatus::SkippedByUserConfig
+        | PipelineExecutionStatus::Cancelled => format!("retry {dependency} first"),
+    }
 }
 
 /// What a caller can do about a [`Rejected`].

@@ -2,19 +2,22 @@
 
 use serde_json::{Map, Value, json};
 
-use super::batch::Batch;
-use super::phase::{Attempt, Phase, PhaseError, PhaseRecord, PhaseState};
+use super::batch::{Batch, Essay};
+use super::phase::{Attempt, EssayResult, Phase, PhaseError, PhaseRecord, PhaseState};
 use super::time::Millis;
 use crate::contract::{PipelineStateDetail, ProcessingPipelineState};
 
 /// The most attempts that `retry_history` shows; the newest.
 pub const RETRY_HISTORY: usize = 20;
 
+/// The most essays that `failed_essays` names. The attempts name all of them.
+pub const FAILED_ESSAYS: usize = 100;
+
 /// `ProcessingPipelineState` of `batch`. `ledger` gives the attempts of a phase that have ended, newest first, at least
 /// [`RETRY_HISTORY`] of them where there are so many.
 #[must_use]
 pub fn pipeline_state(batch: &Batch, ledger: impl Fn(Phase) -> Vec<Attempt>) -> ProcessingPipelineState {
-    let detail = |phase: Phase| batch.phase(phase).map(|record| phase_detail(phase, record, &ledger));
+    let detail = |phase: Phase| batch.phase(phase).map(|record| phase_detail(batch, phase, record, &ledger));
     ProcessingPipelineState {
         batch_id: batch.id.to_string(),
         requested_pipelines: batch.requested_phases().map(|(phase, _)| phase.to_string()).collect(),
@@ -26,7 +29,12 @@ pub fn pipeline_state(batch: &Batch, ledger: impl Fn(Phase) -> Vec<Attempt>) -> 
     }
 }
 
-fn phase_detail(phase: Phase, record: &PhaseRecord, ledger: impl Fn(Phase) -> Vec<Attempt>) -> PipelineStateDetail {
+fn phase_detail(
+    batch: &Batch,
+    phase: Phase,
+    record: &PhaseRecord,
+    ledger: impl Fn(Phase) -> Vec<Attempt>,
+) -> PipelineStateDetail {
     let essay_counts = record.counts();
     let attempt = record.state.attempt();
     let settled = essay_counts.successful + essay_counts.failed;
@@ -35,7 +43,7 @@ fn phase_detail(phase: Phase, record: &PhaseRecord, ledger: impl Fn(Phase) -> Ve
         essay_counts,
         started_at: attempt.and_then(|attempt| attempt.dispatched_at).map(Millis::to_timestamp),
         completed_at: attempt.and_then(|attempt| attempt.end.as_ref()).map(|end| end.at.to_timestamp()),
-        error_info: error_info(phase, record, ledger),
+        error_info: error_info(batch, phase, record, ledger),
         progress_percentage: (essay_counts.total > 0)
             .then(|| f64::from(settled) * 100.0 / f64::from(essay_counts.total)),
     }
@@ -43,6 +51,7 @@ fn phase_detail(phase: Phase, record: &PhaseRecord, ledger: impl Fn(Phase) -> Ve
 
 /// What went wrong, and what was tried: none for a phase that never failed and was never retried.
 fn error_info(
+    batch: &Batch,
     phase: Phase,
     record: &PhaseRecord,
     ledger: impl Fn(Phase) -> Vec<Attempt>,
@@ -52,8 +61,18 @@ fn error_info(
         info.insert("message".to_owned(), format!("{because}, which {phase} depends on, failed").into());
         info.insert("dependency".to_owned(), because.to_string().into());
     }
+    let failed_essays: Vec<(&Essay, &Option<PhaseError>)> = batch
+        .essays
+        .iter()
+        .zip(record.results.iter())
+        .filter_map(|(essay, result)| match result {
+            EssayResult::Failed(error) => Some((essay, error)),
+            EssayResult::NotRun | EssayResult::Succeeded(_) => None,
+        })
+        .collect();
     let last_error = record.state.attempt().and_then(|attempt| attempt.end.as_ref()).and_then(|end| end.error.as_ref());
-    if let Some(PhaseError { error_code, category, message }) = last_error {
+    let essay_error = failed_essays.iter().find_map(|(_, error)| error.as_ref());
+    if let Some(PhaseError { error_code, category, message }) = last_error.or(essay_error) {
         info.insert("error_code".to_owned(), error_code.as_str().into());
         info.insert("category".to_owned(), category.as_str().into());
         info.insert("message".to_owned(), message.as_str().into());
@@ -61,6 +80,15 @@ fn error_info(
     if info.is_empty() && record.attempts < 2 {
         return None;
     }
+    let named = |(essay, error): &(&Essay, &Option<PhaseError>)| {
+        json!({
+            "essay_id": essay.id,
+            "error_code": error.as_ref().map(|error| error.error_code),
+            "message": error.as_ref().map(|error| &error.message),
+        })
+    };
+    let shown = failed_essays.iter().take(FAILED_ESSAYS).map(named).collect::<Vec<_>>();
+    info.insert("failed_essays".to_owned(), shown.into());
     info.insert("retry_count".to_owned(), record.attempts.saturating_sub(1).into());
     let mut newest = ledger(phase);
     newest.truncate(RETRY_HISTORY);
@@ -98,7 +126,9 @@ pub fn attempt_view<'a>(attempt: &Attempt, essay_id: impl Fn(u16) -> Option<&'a 
     if let (Some(members), Some(essay_ids)) = (view.as_object_mut(), essay_ids)
         && !essay_ids.is_empty()
     {
+        let failed = end.map(|end| end.failed_slots.iter().filter_map(|&slot| essay_id(slot)).collect::<Vec<_>>());
         members.insert("essay_ids".to_owned(), essay_ids.into());
+        members.insert("failed_essay_ids".to_owned(), failed.into());
     }
     view
 }

@@ -90,6 +90,7 @@ pub struct Reader<'a> {
     id: BatchId,
     store: &'a Store,
     now: Millis,
+    up_since: Millis,
     rules: &'a Rules,
 }
 
@@ -105,7 +106,7 @@ impl Reader<'_> {
     /// # Errors
     /// [`Error::Rejected`], as the real thing would be.
     pub fn preview(&self, input: Input, correlation_id: Uuid) -> Result<Batch, Error> {
-        let context = Context { now: self.now, correlation_id, rules: self.rules };
+        let context = Context { now: self.now, up_since: self.up_since, correlation_id, rules: self.rules };
         Ok(step(self.batch.as_deref(), input, &context)?.batch)
     }
 
@@ -129,6 +130,7 @@ impl Reader<'_> {
 pub(super) struct Partition {
     store: Store,
     clock: Clock,
+    up_since: Millis,
     rules: Rules,
     timers: Timers,
     counters: Arc<Counters>,
@@ -156,7 +158,8 @@ enum Answer {
 
 impl Partition {
     pub(super) fn new(store: Store, clock: Clock, rules: Rules, timers: Timers, counters: Arc<Counters>) -> Self {
-        Self { store, clock, rules, timers, counters, cache: Cache::new(), claims: HashMap::new() }
+        let up_since = clock.now();
+        Self { store, clock, up_since, rules, timers, counters, cache: Cache::new(), claims: HashMap::new() }
     }
 
     /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
@@ -241,7 +244,7 @@ impl Partition {
         {
             return Ok(Err(Rejected::Moved { version: old.version }));
         }
-        let context = Context { now, correlation_id, rules: &self.rules };
+        let context = Context { now, up_since: self.up_since, correlation_id, rules: &self.rules };
         let Step { batch, effects } = match step(old.as_deref(), input, &context) {
             Ok(step) => step,
             Err(rejected) => return Ok(Err(rejected)),
@@ -362,7 +365,8 @@ impl Partition {
     fn answer(&mut self, id: BatchId, run: Question) {
         let now = self.clock.now();
         let record = self.record(&Round::default(), id);
-        let reader = record.map(|batch| Reader { batch, id, store: &self.store, now, rules: &self.rules });
+        let (store, up_since, rules) = (&self.store, self.up_since, &self.rules);
+        let reader = record.map(|batch| Reader { batch, id, store, now, up_since, rules });
         run(reader.map_err(Error::from));
     }
 

@@ -99,6 +99,7 @@ struct StoredEnd {
     outcome: StoredOutcome,
     successful: u32,
     failed: u32,
+    failed_slots: Runs,
     error: Option<StoredError>,
 }
 
@@ -320,6 +321,7 @@ impl StoredEnd {
             },
             successful: end.successful,
             failed: end.failed,
+            failed_slots: Runs::of(&end.failed_slots),
             error: end.error.as_ref().map(StoredError::of),
         }
     }
@@ -334,6 +336,7 @@ impl StoredEnd {
             },
             successful: self.successful,
             failed: self.failed,
+            failed_slots: self.failed_slots.slots(),
             error: self.error.map(StoredError::into_error).transpose()?,
         })
     }

@@ -84,6 +84,8 @@ pub struct World {
     pub batch: Option<Batch>,
     /// The time of the last step.
     pub now: Millis,
+    /// Since when the program runs.
+    pub up_since: Millis,
     /// How many inputs there were. Their correlation ids count with it.
     pub inputs: u32,
     /// What each phase's ledger holds, oldest first.
@@ -97,7 +99,15 @@ pub struct World {
 impl World {
     /// Before anything happened.
     pub fn empty() -> Self {
-        Self { batch: None, now: START, inputs: 0, ledger: BTreeMap::new(), armed: Vec::new(), published: Vec::new() }
+        Self {
+            batch: None,
+            now: START,
+            up_since: START,
+            inputs: 0,
+            ledger: BTreeMap::new(),
+            armed: Vec::new(),
+            published: Vec::new(),
+        }
     }
 
     /// A registered batch without any text.
@@ -199,7 +209,7 @@ impl World {
     fn decide(&self, input: Input) -> Result<Step, Rejected> {
         let rules = rules();
         let now = self.now.plus(TICK_MS);
-        let context = Context { now, correlation_id: self.correlation_id(), rules: &rules };
+        let context = Context { now, up_since: self.up_since, correlation_id: self.correlation_id(), rules: &rules };
         step(self.batch.as_ref(), input, &context)
     }
 

@@ -103,6 +103,8 @@ pub struct PhaseOutcome {
 pub struct Context<'a> {
     /// The time.
     pub now: Millis,
+    /// Since when the program has been running: what it was not there to hear before does not count against a worker.
+    pub up_since: Millis,
     /// What connects all that this input causes.
     pub correlation_id: Uuid,
     /// What is configured.

@@ -10,21 +10,29 @@ use crate::domain::phase::{
     Attempt, AttemptEnd, AttemptOutcome, Category, EssayOutput, EssayResult, Phase, PhaseError, PhaseState, Scope,
 };
 use crate::domain::rejection::Rejected;
+use crate::domain::time::Millis;
 
 impl Draft<'_> {
+    /// A worker has taken the command. The deadline counts from here; waiting for a worker is not the worker's time. A
+    /// command that comes again after a restart begins anew.
     pub(super) fn phase_started(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
-        match self.batch.phase_state(phase) {
-            Some(PhaseState::Dispatched { attempt, deadline }) if attempt.number == number => {
-                let mut attempt = Arc::clone(attempt);
-                let deadline = *deadline;
-                Arc::make_mut(&mut attempt).started_at = Some(self.context.now);
-                self.set_state(phase, PhaseState::InProgress { attempt, deadline });
-                Ok(())
-            }
-            // The command came twice; the worker that has it now is as good as the first.
-            Some(PhaseState::InProgress { attempt, .. }) if attempt.number == number => Ok(()),
-            Some(_) | None => Err(Rejected::StaleAttempt { phase }),
+        let attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
+        if attempt.started_at.is_some_and(|started_at| started_at >= self.context.up_since) {
+            return Ok(());
         }
+        self.begin(phase, attempt, self.context.now);
+        Ok(())
+    }
+
+    /// Counts the deadline of an attempt in flight from `since`.
+    fn begin(&mut self, phase: Phase, mut attempt: Arc<Attempt>, since: Millis) {
+        if let Some((_, due)) = self.batch.phase_state(phase).and_then(PhaseState::in_flight) {
+            self.effects.push(Effect::DisarmTimer(Timer { due, phase, attempt: attempt.number }));
+        }
+        let deadline = since.plus(self.context.rules.phase_deadline_ms[phase.index()]);
+        self.effects.push(Effect::ArmTimer(Timer { due: deadline, phase, attempt: attempt.number }));
+        Arc::make_mut(&mut attempt).started_at = Some(since);
+        self.set_state(phase, PhaseState::InProgress { attempt, deadline });
     }
 
     pub(super) fn phase_outcome(&mut self, outcome: PhaseOutcome) -> Result<(), Rejected> {
@@ -87,7 +95,12 @@ impl Draft<'_> {
         if deadline.is_some_and(|deadline| now < deadline) {
             return Err(Rejected::StaleAttempt { phase });
         }
-        let waited_ms = attempt.dispatched_at.map_or(0, |dispatched_at| now.since(dispatched_at));
+        if deadline.is_some_and(|deadline| deadline <= self.context.up_since) {
+            // It passed while nobody was there to hear of an outcome. The command is on its way again.
+            self.begin(phase, attempt, self.context.up_since);
+            return Ok(());
+        }
+        let waited_ms = attempt.started_at.or(attempt.dispatched_at).map_or(0, |since| now.since(since));
         let message = format!("no outcome of {phase} came within {} s", waited_ms / 1_000);
         let error = PhaseError::new(ErrorCode::Timeout, Category::Transient, &message);
         let results = attempt.slots.iter().map(|&slot| (slot, EssayResult::Failed(None))).collect();
@@ -116,16 +129,27 @@ impl Draft<'_> {
             self.effects.push(Effect::DisarmTimer(Timer { due, phase, attempt: attempt.number }));
         }
         let (mut successful, mut failed) = (0, 0);
+        let mut failed_slots = Vec::new();
         let merged = Arc::make_mut(&mut record.results);
         for (slot, result) in results {
-            match result {
-                EssayResult::Succeeded(_) => successful += 1,
-                EssayResult::Failed(_) | EssayResult::NotRun => failed += 1,
+            let kept = &mut merged[usize::from(slot)];
+            match (&result, &kept) {
+                (EssayResult::Succeeded(_), _) => {
+                    successful += 1;
+                    *kept = result;
+                }
+                (EssayResult::Failed(_) | EssayResult::NotRun, earlier) => {
+                    failed += 1;
+                    failed_slots.push(slot);
+                    // What came out well once is not taken away by another try.
+                    if !matches!(earlier, EssayResult::Succeeded(_)) {
+                        *kept = result;
+                    }
+                }
             }
-            merged[usize::from(slot)] = result;
         }
         let outcome = outcome_of(successful, failed);
-        let end = AttemptEnd { at: self.context.now, outcome, successful, failed, error };
+        let end = AttemptEnd { at: self.context.now, outcome, successful, failed, failed_slots, error };
         let attempt = self.record_end(phase, attempt, end);
         let has_come_out = attempt.end.as_ref().is_some_and(|end| end.successful > 0);
         if attempt.downstream && has_come_out {

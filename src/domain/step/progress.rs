@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::{Draft, Effect, Timer};
-use crate::contract::{BatchStatus, ErrorCode};
-use crate::domain::batch::Slot;
-use crate::domain::phase::{
-    Attempt, AttemptEnd, AttemptOutcome, Category, Phase, PhaseError, PhaseRecord, PhaseState, Scope, Trigger,
-};
+use crate::contract::BatchStatus;
+use crate::domain::phase::{Attempt, Phase, PhaseRecord, PhaseState, Scope, Trigger};
 use crate::domain::pipeline::dependencies;
 use crate::domain::time::Millis;
 
@@ -36,37 +33,14 @@ impl Draft<'_> {
             Some(state) => state.open_attempt().map_or(Scope::Whole, |attempt| attempt.scope.clone()),
             None => Scope::Whole,
         };
-        let slots: Vec<Slot> = match &scope {
-            Scope::Whole => self.batch.slots().filter(|&slot| self.batch.input_of(phase, slot).is_some()).collect(),
-            Scope::Essays(slots) => {
-                slots.iter().copied().filter(|&slot| self.batch.input_of(phase, slot).is_some()).collect()
-            }
-        };
-        let missing = dependencies(phase).iter().find(|&&dependency| !self.batch.has_completed(dependency));
-        // Where all dependencies completed and still no essay came out of every one of them, the last is to blame.
-        let blame = missing.or_else(|| if slots.is_empty() { dependencies(phase).last() } else { None });
-        match blame.copied() {
-            Some(because) => self.skip(phase, because, requested),
-            None => self.dispatch(phase, requested, scope, slots),
+        match dependencies(phase).iter().find(|&&dependency| !self.batch.has_completed(dependency)) {
+            Some(&because) => self.set_state(phase, PhaseState::SkippedDependency { because }),
+            None => self.dispatch(phase, requested, scope),
         }
     }
 
-    fn skip(&mut self, phase: Phase, because: Phase, requested: Option<Arc<Attempt>>) {
-        if let Some(attempt) = requested {
-            let message = format!("{because} failed before {phase} could be dispatched");
-            let end = AttemptEnd {
-                at: self.context.now,
-                outcome: AttemptOutcome::Failed,
-                successful: 0,
-                failed: 0,
-                error: Some(PhaseError::new(ErrorCode::ProcessingError, Category::Permanent, &message)),
-            };
-            self.record_end(phase, attempt, end);
-        }
-        self.set_state(phase, PhaseState::SkippedDependency { because });
-    }
-
-    fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, scope: Scope, slots: Vec<Slot>) {
+    fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, scope: Scope) {
+        let slots = self.batch.slots_through(phase, &scope);
         let mut attempt = requested.unwrap_or_else(|| self.pipeline_attempt(phase, scope));
         let now = self.context.now;
         let deadline = now.plus(self.context.rules.phase_deadline_ms[phase.index()]);

@@ -124,15 +124,17 @@ impl Draft<'_> {
         let is_unmended = |slot: &Slot| !matches!(record.results[usize::from(*slot)], EssayResult::Succeeded(_));
         let unmended: Vec<_> = self.batch.slots().filter(is_unmended).collect();
         let first = *unmended.first().ok_or(Rejected::NothingFailed { phase })?;
-        let mendable: Vec<_> =
-            unmended.into_iter().filter(|&slot| self.batch.input_of(phase, slot).is_some()).collect();
+        let mendable = self.batch.slots_through(phase, &Scope::Essays(unmended));
         if mendable.is_empty() { Err(Rejected::EssayNotThrough { phase, slot: first }) } else { Ok(mendable) }
     }
 
     fn user_attempt(&mut self, phase: Phase, by: &str, scope: Scope, downstream: bool, reason: String) -> Arc<Attempt> {
         let now = self.context.now;
+        let slots = self.batch.slots_through(phase, &scope);
         let mut attempt = self.new_attempt(phase, Trigger::User, by.to_owned(), Some(reason), scope, now);
-        Arc::make_mut(&mut attempt).downstream = downstream;
+        let asked = Arc::make_mut(&mut attempt);
+        asked.downstream = downstream;
+        asked.slots = slots;
         attempt
     }
 
@@ -177,13 +179,7 @@ impl Batch {
     pub fn retry_plan(&self, phase: Phase) -> RetryPlan {
         let attempt = self.phase_state(phase).and_then(PhaseState::open_attempt);
         let waits = attempt.is_some_and(|attempt| attempt.dispatched_at.is_none());
-        let slots: Vec<Slot> = match attempt.map(|attempt| (&attempt.scope, &attempt.slots)) {
-            Some((Scope::Essays(slots), _)) => slots.clone(),
-            Some((Scope::Whole, slots)) if !waits => slots.clone(),
-            Some((Scope::Whole, _)) | None => {
-                self.slots().filter(|&slot| self.input_of(phase, slot).is_some()).collect()
-            }
-        };
+        let slots = attempt.map_or(&[][..], |attempt| &attempt.slots);
         let completed = self.completed_dependents(phase);
         let is_pending =
             |dependent: &Phase| matches!(self.phase_state(*dependent), Some(PhaseState::PendingDependencies { .. }));
@@ -196,7 +192,7 @@ impl Batch {
         stale.retain(|phase| !runs_again.contains(phase));
         RetryPlan {
             attempt: self.phase(phase).map_or(0, |record| record.attempts),
-            essay_ids: slots.into_iter().map(|slot| self.essays[usize::from(slot)].id.clone()).collect(),
+            essay_ids: slots.iter().map(|&slot| self.essays[usize::from(slot)].id.clone()).collect(),
             waits,
             goes_on: dependents(phase).into_iter().filter(is_pending).collect(),
             runs_again,
