@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::domain::Rules;
 use crate::engine::{self, Engine};
 use crate::http::{self, Gateway};
 use crate::store;
@@ -34,6 +35,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where it keeps its state.
     pub data: DataDirectory,
+    /// The rules that batches run by.
+    pub rules: Rules,
     /// How its simulated workers behave.
     pub workers: worker::Options,
 }
@@ -74,7 +77,8 @@ impl App {
                 (options, Some(temporary))
             }
         };
-        let engine = Engine::start(engine::Options::new(store), clock).await?;
+        let engine = engine::Options { rules: options.rules, ..engine::Options::new(store) };
+        let engine = Engine::start(engine, clock).await?;
         worker::start(&engine, &options.workers)?;
         gateway.open(engine.clone());
         undo.disarm();

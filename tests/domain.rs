@@ -112,6 +112,7 @@ fn a_batch_is_registered_once_and_nothing_works_before() {
         attempt: None,
         correlation_id: None,
         error: None,
+        retry_after_ms: None,
         essay_errors: std::collections::BTreeMap::new(),
     };
     for input in [

@@ -9,7 +9,9 @@ use common::world::{
 use rephase::contract::requests::PromptPayload;
 use rephase::contract::{BatchStatus, PipelineExecutionStatus as Status, StorageReferences, Topic};
 use rephase::domain::step::Data;
-use rephase::domain::{Effect, Input, Phase, PhaseState, Rejected, Scope, Slot, Timer, Trigger, dependencies, resolve};
+use rephase::domain::{
+    Effect, Input, Phase, PhaseState, Rejected, Scope, Slot, Timer, TimerKind, Trigger, dependencies, resolve,
+};
 use serde_json::{Value, json};
 
 use Phase::{AiFeedback, CjAssessment, Nlp, Spellcheck};
@@ -280,7 +282,7 @@ fn a_dispatch_arms_its_deadline_and_the_outcome_disarms_it() {
     let mut effects = world.apply(request(AiFeedback));
     let mut before = None;
     for (phase, deadline_ms) in [(Spellcheck, 60_000), (Nlp, 180_000), (AiFeedback, 240_000)] {
-        let timer = Timer { due: world.now.plus(deadline_ms), phase, attempt: 1 };
+        let timer = Timer { kind: TimerKind::Deadline, due: world.now.plus(deadline_ms), phase, attempt: 1 };
         assert_eq!(timers(&effects), (vec![timer], Vec::from_iter(before)));
         let PhaseState::Dispatched { attempt, deadline } = &world.record(phase).state else { panic!("{phase}") };
         assert_eq!((*deadline, attempt.dispatched_at), (timer.due, Some(world.now)));

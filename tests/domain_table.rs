@@ -248,6 +248,7 @@ fn an_outcome() {
             attempt,
             correlation_id: None,
             error: None,
+            retry_after_ms: None,
             essay_errors: BTreeMap::new(),
         })
     };

@@ -10,6 +10,7 @@ use harness::{Client, OWNER, PATIENCE, Process, Server, Setup, kept, phase_statu
 use rephase::bus::Subscription;
 use rephase::clock::ManualClock;
 use rephase::contract::{Group, Headers, Message, Topic};
+use rephase::domain::{RetryPolicy, Rules};
 use rephase::engine::{Claim, Engine, Options};
 use rephase::store;
 use serde_json::{Value, json};
@@ -152,6 +153,47 @@ async fn a_phase_without_an_outcome_fails_at_its_deadline_even_after_a_restart()
     assert_eq!(status["pipeline_state"]["spellcheck"]["error_info"]["error_code"], "TIMEOUT");
     assert_eq!(phase_status(&status, "nlp"), "skipped_due_to_dependency_failure");
     app.stop().await;
+}
+
+#[tokio::test]
+async fn an_automatic_retry_that_was_waiting_when_the_program_ended_comes_after_the_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = ManualClock::new(harness::START);
+    let faults = json!([{ "phase": "spellcheck", "attempts": [1, 2], "error_code": "SERVICE_UNAVAILABLE" }]);
+    let retry = std::array::from_fn(|_| RetryPolicy { base_ms: 60_000, ..RetryPolicy::default() });
+    let rules = Rules { retry, ..Rules::default() };
+    let setup =
+        || Setup { data: kept(directory.path()), faults: faults.clone(), rules: rules.clone(), ..Setup::default() };
+    let mut batch = String::new();
+    for ended in 0..3 {
+        let app = start_app(setup(), clock.clock()).await.expect("it starts");
+        let client = Client::new(&format!("http://{}", app.address()));
+        if ended == 0 {
+            batch = client.ready_batch(2).await;
+            client.pipeline(&batch, "spellcheck").await;
+        } else {
+            clock.advance(60_000);
+        }
+        let wanted = ended + 1;
+        client
+            .until(&batch, "an attempt", |status| {
+                let info = &status["pipeline_state"]["spellcheck"];
+                status["status"] != "processing"
+                    || info["error_info"]["retry_history"].as_array().map(Vec::len) == Some(wanted)
+            })
+            .await;
+        if ended < 2 {
+            let status = client.status(&batch).await;
+            assert_eq!(phase_status(&status, "spellcheck"), "in_progress");
+            assert!(status["pipeline_state"]["spellcheck"]["error_info"]["next_retry_at"].is_string(), "{status:#}");
+        } else {
+            assert_eq!(client.until_settled(&batch).await["status"], "completed_successfully");
+            let attempts = client.attempts(&batch, "spellcheck").await;
+            let triggers: Vec<_> = attempts.iter().map(|attempt| attempt["trigger"].clone()).collect();
+            assert_eq!(triggers, ["pipeline", "automatic", "automatic"]);
+        }
+        app.stop().await;
+    }
 }
 
 fn engine_options(directory: &std::path::Path) -> Options {

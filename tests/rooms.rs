@@ -15,8 +15,8 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("engine", &["contract", "domain", "store", "bus", "clock"]),
     ("worker", &["contract", "domain", "bus", "clock", "engine"]),
     ("http", &["contract", "domain", "engine"]),
-    ("app", &["clock", "store", "engine", "http", "worker"]),
-    ("cli", &["app", "clock", "worker"]),
+    ("app", &["clock", "domain", "store", "engine", "http", "worker"]),
+    ("cli", &["app", "clock", "domain", "worker"]),
 ];
 
 /// Libraries that only one room may name.

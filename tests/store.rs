@@ -9,7 +9,9 @@ use rephase::contract::idempotency::Key;
 use rephase::contract::requests::{BatchRegistrationRequest, PromptPayload};
 use rephase::contract::{BatchStatus, EssayRef, Group, Headers, Message, Topic};
 use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest, Selection};
-use rephase::domain::{Batch, BatchId, Context, Effect, Input, Millis, Phase, Rules, Step, Timer, step};
+use rephase::domain::{
+    Batch, BatchId, Context, Effect, Input, Millis, Phase, RetryPolicy, Rules, Step, Timer, TimerKind, step,
+};
 use rephase::store::{self, Commit, Options, Published, Store};
 use serde_json::json;
 use uuid::Uuid;
@@ -37,7 +39,8 @@ fn outbox(store: &Store) -> Vec<(u64, String)> {
 /// A batch of three essays, every part of its record in use, with the effects of the steps that made it.
 fn history() -> (Vec<Batch>, Vec<Effect>) {
     let id = BatchId(Uuid::from_u128(7));
-    let rules = Rules::default();
+    let never = Rules { retry: std::array::from_fn(|_| RetryPolicy::never()), ..Rules::default() };
+    let by_itself = Rules::default();
     let mut now = Millis(1_772_440_200_000);
     let request = json!({ "expected_essay_count": 3, "course_code": "SV2", "user_id": "t", "org_id": "o",
         "cj_default_temperature": 0.5, "cj_default_llm_model": "m", "assignment_id": "a",
@@ -47,7 +50,9 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
     let (mut batches, mut effects): (Vec<Batch>, Vec<Effect>) = (Vec::new(), Vec::new());
     let mut apply = |batches: &mut Vec<Batch>, input: Input| {
         now = now.plus(1_500);
-        let context = Context { now, up_since: now, correlation_id: Uuid::from_u128(u128::from(now.0)), rules: &rules };
+        // Only the last attempt is to be tried again by itself.
+        let rules = if batches.len() < 7 { &never } else { &by_itself };
+        let context = Context { now, up_since: now, correlation_id: Uuid::from_u128(u128::from(now.0)), rules };
         let Step { batch, effects: mut more } = step(batches.last(), input, &context).expect("allowed");
         effects.append(&mut more);
         batches.push(batch);
@@ -71,6 +76,7 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
             attempt: None,
             correlation_id: None,
             error: None,
+            retry_after_ms: None,
             essay_errors: std::collections::BTreeMap::new(),
         })
     };
@@ -84,6 +90,8 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
     let retry =
         RetryRequest { selection, downstream: true, ..RetryRequest::whole("t".into(), Phase::Nlp, "å".into()) };
     apply(&mut batches, Input::RetryPhase(retry));
+    let input = outcome(&last(&batches), Phase::Nlp, 0);
+    apply(&mut batches, input);
     (batches, effects)
 }
 
@@ -111,7 +119,7 @@ fn everything_of_a_commit_is_there_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
     let (batches, effects) = history();
     let batch = batches.last().expect("a record");
-    let timer = Timer { due: Millis(77), phase: Phase::Nlp, attempt: 2 };
+    let timer = Timer { kind: TimerKind::Retry, due: Millis(77), phase: Phase::Nlp, attempt: 2 };
     let key = Key::of("batch-service", &message("handled"));
     let text = "å".repeat(10_000);
     let store = open(directory.path()).expect("it opens");
@@ -141,7 +149,7 @@ fn everything_of_a_commit_is_there_after_a_restart() {
     let hash = <[u8; 32]>::try_from(hex::decode(rephase::engine::content_id(&text)).expect("hex")).expect("32 bytes");
     assert_eq!(store.content(&hash).expect("readable"), Some(text));
     let attempts = store.attempts_from(batch.id, Phase::Nlp, 0, 10).expect("readable");
-    assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1]);
+    assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(store.newest_attempts(batch.id, Phase::Spellcheck, 10).expect("readable").len(), 1);
 }
 
@@ -207,9 +215,9 @@ fn timers_come_in_the_order_in_which_they_are_due() {
     let batch = BatchId(Uuid::from_u128(1));
     let mut commit = Commit::new();
     for due in [300, 5, 70_000, 256] {
-        commit.arm_timer(batch, Timer { due: Millis(due), phase: Phase::Nlp, attempt: 1 });
+        commit.arm_timer(batch, Timer { kind: TimerKind::Deadline, due: Millis(due), phase: Phase::Nlp, attempt: 1 });
     }
-    commit.disarm_timer(batch, Timer { due: Millis(300), phase: Phase::Nlp, attempt: 1 });
+    commit.disarm_timer(batch, Timer { kind: TimerKind::Deadline, due: Millis(300), phase: Phase::Nlp, attempt: 1 });
     store.commit_blocking(commit).expect("committed");
     let due: Vec<_> = store.timers(2).expect("readable").iter().map(|entry| entry.timer.due.0).collect();
     assert_eq!(due, [5, 256]);

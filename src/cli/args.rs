@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::domain::{Phase, RetryPolicy};
+
 /// Runs batches of essays through pipelines of phases, and re-runs a single failed phase when asked.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
@@ -45,7 +47,17 @@ pub struct ServeArguments {
     /// How long a simulated phase takes, in milliseconds: a number, or a range to draw from. 0 is none.
     #[arg(long, value_name = "MS", default_value = "20..80", value_parser = parse_range)]
     pub(super) latency_ms: RangeInclusive<u64>,
+    /// When a phase that failed for a transient reason is tried again by itself: how many attempts in a row, and the
+    /// first wait, its factor and the longest wait; PHASE may be all. Later ones win. 1 attempt is none by itself.
+    #[arg(long, value_name = "PHASE=ATTEMPTS[,BASE_MS[,FACTOR[,MAX_MS]]]", value_parser = parse_policy)]
+    pub(super) retry_policy: Vec<(Phases, RetryPolicy)>,
+    /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
+    #[arg(long, value_name = "PHASE=SECONDS", value_parser = parse_deadline)]
+    pub(super) deadline: Vec<(Phases, u64)>,
 }
+
+/// The phases that a setting is about.
+type Phases = Vec<Phase>;
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -55,8 +67,49 @@ pub struct DemoArguments {
     pub(super) json: bool,
 }
 
+/// The longest wait before an automatic retry, in milliseconds: a day.
+const MAX_WAIT_MS: u64 = 86_400_000;
+
+/// The longest deadline, in seconds: a week.
+const MAX_DEADLINE_S: u64 = 604_800;
+
 /// The longest latency, in milliseconds: ten minutes. An attempt that takes longer than its deadline always fails.
 const MAX_LATENCY_MS: u64 = 600_000;
+
+fn parse_setting(text: &str) -> Result<(Phases, &str), String> {
+    let (phase, value) = text.split_once('=').ok_or("give PHASE=VALUE")?;
+    let phases = match phase {
+        "all" => Phase::ALL.to_vec(),
+        phase => vec![phase.parse::<Phase>().map_err(|error| error.to_string())?],
+    };
+    Ok((phases, value))
+}
+
+fn parse_policy(text: &str) -> Result<(Phases, RetryPolicy), String> {
+    let (phases, values) = parse_setting(text)?;
+    let mut numbers =
+        values.split(',').map(|text| text.parse::<u64>().map_err(|_| format!("'{text}' is not a number")));
+    let mut next = |default: u64| numbers.next().unwrap_or(Ok(default));
+    let defaults = RetryPolicy::default();
+    let small = |number: u64| u32::try_from(number).ok().filter(|number| (1..=100).contains(number));
+    let policy = RetryPolicy {
+        max_attempts: small(next(0)?).ok_or("give between 1 and 100 attempts")?,
+        base_ms: next(defaults.base_ms)?,
+        factor: small(next(u64::from(defaults.factor))?).ok_or("give a factor between 1 and 100")?,
+        max_ms: next(defaults.max_ms)?,
+    };
+    if numbers.next().is_some() || policy.max_ms > MAX_WAIT_MS {
+        return Err(format!("give ATTEMPTS[,BASE_MS[,FACTOR[,MAX_MS]]], no wait longer than {MAX_WAIT_MS} ms"));
+    }
+    Ok((phases, policy))
+}
+
+fn parse_deadline(text: &str) -> Result<(Phases, u64), String> {
+    let (phases, seconds) = parse_setting(text)?;
+    let seconds = seconds.parse::<u64>().ok().filter(|seconds| (1..=MAX_DEADLINE_S).contains(seconds));
+    let seconds = seconds.ok_or_else(|| format!("give between 1 and {MAX_DEADLINE_S} seconds"))?;
+    Ok((phases, seconds * 1_000))
+}
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|error| format!("not a HOST:PORT to listen on: {error}"))?;

@@ -12,13 +12,14 @@ use super::signals::Signals;
 use super::timeline::{Mark, Timeline};
 use crate::app::{App, DataDirectory, Options};
 use crate::clock::Clock;
+use crate::domain::Rules;
 use crate::worker::{self, Faults};
 
 const CLASS: &str = include_str!("../../data/sample_class.json");
 
 /// The one thing that goes wrong.
-const FAULTS: &str = r#"[{"phase": "nlp", "attempts": [1], "error_code": "NLP_SERVICE_ERROR", "category": "transient",
-    "message": "the language server did not answer"}]"#;
+const FAULTS: &str = r#"[{"phase": "nlp", "attempts": [1], "error_code": "NLP_SERVICE_ERROR", "category": "permanent",
+    "message": "the language model is not installed"}]"#;
 
 /// How often the status is asked for, and for how long.
 const POLL: Duration = Duration::from_millis(10);
@@ -34,6 +35,7 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     let options = Options {
         listen: ([127, 0, 0, 1], 0).into(),
         data: DataDirectory::Kept(directory.path().to_owned()),
+        rules: Rules::default(),
         workers: worker::Options { latency_ms: 40..=160, seed: 1, faults: Faults::parse(FAULTS)? },
     };
     let app = App::start(options, Clock::system()).await?;
@@ -88,7 +90,7 @@ impl Demo {
         anyhow::ensure!(text(&state["status"]) == "completed_with_failures", "nlp was to fail once: {state}");
         self.explain_failure(&state);
 
-        let retry = json!({ "phase_name": "nlp", "retry_reason": "the language server is back" });
+        let retry = json!({ "phase_name": "nlp", "retry_reason": "the language model is installed now" });
         let answer = self.client.post(&format!("/v1/batches/{batch}/retry-phase"), &retry).await?;
         self.timeline.gap();
         let attempt = format!("attempt {}: {}", answer["attempt"], text(&answer["message"]));

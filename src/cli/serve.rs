@@ -9,6 +9,7 @@ use super::args::ServeArguments;
 use super::signals::Signals;
 use crate::app::{App, DataDirectory, Options};
 use crate::clock::Clock;
+use crate::domain::Rules;
 use crate::worker::{self, Faults};
 
 /// The largest file of faults, in bytes.
@@ -29,11 +30,22 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     };
     let data =
         if arguments.ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(arguments.data_dir.clone()) };
+    let mut rules = Rules::default();
+    for (phases, policy) in arguments.retry_policy {
+        for phase in phases {
+            rules.retry[phase.index()] = policy.clone();
+        }
+    }
+    for (phases, deadline_ms) in arguments.deadline {
+        for phase in phases {
+            rules.phase_deadline_ms[phase.index()] = deadline_ms;
+        }
+    }
     let workers = worker::Options { latency_ms: arguments.latency_ms, seed: arguments.seed, faults };
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
 
-    let app = App::start(Options { listen: arguments.listen, data, workers }, Clock::system()).await?;
+    let app = App::start(Options { listen: arguments.listen, data, rules, workers }, Clock::system()).await?;
     let url = format!("http://{}", app.address());
     tracing::info!(url, "serving");
     let ready = json!({ "ready": true, "url": url, "pid": std::process::id() });

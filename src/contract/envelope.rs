@@ -56,6 +56,9 @@ pub mod metadata {
     /// Why a phase failed, on an outcome: `{"error_code", "category", "message"}`. An addition of this project, since
     /// `ELSBatchPhaseOutcomeV1` has no room for it.
     pub const ERROR: &str = "error";
+    /// How long to wait at least before the phase is tried again by itself, in milliseconds, on an outcome. An addition
+    /// of this project.
+    pub const RETRY_AFTER_MS: &str = "retry_after_ms";
     /// Why single essays failed, on an outcome: essay id to the same object as [`ERROR`]. An addition of this project.
     pub const ESSAY_ERRORS: &str = "essay_errors";
 }

@@ -4,6 +4,7 @@
 //! the input, effects go out as data. It knows the contract's types and nothing else of the program.
 
 mod batch;
+mod errors;
 mod essays;
 mod phase;
 mod pipeline;
@@ -13,14 +14,14 @@ mod time;
 pub mod view;
 
 pub use batch::{Batch, BatchDetails, BatchId, Essay, EssayContent, Run, Slot};
+pub use errors::{Category, MAX_ERROR_MESSAGE_CHARS, PhaseError, RetryPolicy};
 pub use essays::EssayCounts;
 pub use phase::{
-    Attempt, AttemptEnd, AttemptOutcome, Category, EssayOutput, EssayResult, MAX_ERROR_MESSAGE_CHARS, Phase,
-    PhaseError, PhaseRecord, PhaseState, Scope, Trigger,
+    Attempt, AttemptEnd, AttemptOutcome, EssayOutput, EssayResult, Phase, PhaseRecord, PhaseState, Scope, Trigger,
 };
 pub use pipeline::{ResolveError, dependencies, dependents, needs_prompt, resolve};
 pub use rejection::{Rejected, RejectionKind};
-pub use step::{Context, Effect, Input, Outgoing, Rules, Step, Timer, step};
+pub use step::{Context, Effect, Input, Outgoing, Rules, Step, Timer, TimerKind, step};
 pub use time::Millis;
 
 /// The most essays that a batch can have. A comparative judgement of so many already takes half a million comparisons,

@@ -8,9 +8,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::batch::Slot;
+use super::errors::PhaseError;
 use super::rejection::Rejected;
 use super::time::Millis;
-use crate::contract::{ErrorCode, PhaseName, PipelineExecutionStatus};
+use crate::contract::{PhaseName, PipelineExecutionStatus};
 
 /// A phase that a pipeline can have, in the order in which phases run (that of the pipeline `comprehensive`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -166,6 +167,15 @@ pub enum PhaseState {
         /// When it counts as failed.
         deadline: Millis,
     },
+    /// It failed for a transient reason, and is going to be tried again by itself.
+    BackingOff {
+        /// The last attempt.
+        attempt: Arc<Attempt>,
+        /// What the next one runs on.
+        scope: Scope,
+        /// When that is.
+        again_at: Millis,
+    },
     /// Every essay it got succeeded.
     Succeeded {
         /// The last attempt.
@@ -196,7 +206,8 @@ impl PhaseState {
             Self::PendingDependencies { .. } => PipelineExecutionStatus::PendingDependencies,
             Self::Requested { .. } => PipelineExecutionStatus::RequestedByUser,
             Self::Dispatched { .. } => PipelineExecutionStatus::DispatchInitiated,
-            Self::InProgress { .. } => PipelineExecutionStatus::InProgress,
+            // To everybody else the phase is not over, and none of the wire's names says more.
+            Self::InProgress { .. } | Self::BackingOff { .. } => PipelineExecutionStatus::InProgress,
             Self::Succeeded { .. } => PipelineExecutionStatus::CompletedSuccessfully,
             Self::PartiallySucceeded { .. } => PipelineExecutionStatus::CompletedWithPartialSuccess,
             Self::Failed { .. } => PipelineExecutionStatus::Failed,
@@ -213,6 +224,21 @@ impl PhaseState {
             | Self::Requested { .. }
             | Self::Dispatched { .. }
             | Self::InProgress { .. }
+            | Self::BackingOff { .. }
+            | Self::Failed { .. }
+            | Self::SkippedDependency { .. } => false,
+        }
+    }
+
+    /// Whether the phase has its turn: a worker has it, is about to get it, or is about to get it again.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        match self {
+            Self::Dispatched { .. } | Self::InProgress { .. } | Self::BackingOff { .. } => true,
+            Self::PendingDependencies { .. }
+            | Self::Requested { .. }
+            | Self::Succeeded { .. }
+            | Self::PartiallySucceeded { .. }
             | Self::Failed { .. }
             | Self::SkippedDependency { .. } => false,
         }
@@ -227,6 +253,7 @@ impl PhaseState {
             }
             Self::PendingDependencies { .. }
             | Self::Requested { .. }
+            | Self::BackingOff { .. }
             | Self::Succeeded { .. }
             | Self::PartiallySucceeded { .. }
             | Self::Failed { .. }
@@ -242,6 +269,7 @@ impl PhaseState {
                 Some(attempt)
             }
             Self::PendingDependencies { .. }
+            | Self::BackingOff { .. }
             | Self::Succeeded { .. }
             | Self::PartiallySucceeded { .. }
             | Self::Failed { .. }
@@ -256,6 +284,7 @@ impl PhaseState {
             Self::Requested { attempt }
             | Self::Dispatched { attempt, .. }
             | Self::InProgress { attempt, .. }
+            | Self::BackingOff { attempt, .. }
             | Self::Succeeded { attempt }
             | Self::PartiallySucceeded { attempt }
             | Self::Failed { attempt } => Some(attempt),
@@ -269,6 +298,8 @@ impl PhaseState {
 pub enum Trigger {
     /// A pipeline reached the phase.
     Pipeline,
+    /// The attempt before failed for a transient reason.
+    Automatic,
     /// A user asked for the phase again.
     User,
 }
@@ -279,6 +310,7 @@ impl Trigger {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pipeline => "pipeline",
+            Self::Automatic => "automatic",
             Self::User => "user",
         }
     }
@@ -300,6 +332,8 @@ pub struct Attempt {
     pub number: u32,
     /// What caused it.
     pub trigger: Trigger,
+    /// How many there have been in a row, this one included: automatic ones go on counting, others begin anew.
+    pub in_a_row: u32,
     /// The user who asked.
     pub requested_by: String,
     /// Why, where the user said so.
@@ -361,49 +395,6 @@ impl AttemptOutcome {
             Self::PartiallySucceeded => PipelineExecutionStatus::CompletedWithPartialSuccess.as_str(),
             Self::Failed => PipelineExecutionStatus::Failed.as_str(),
         }
-    }
-}
-
-/// Whether the same thing may succeed when it is tried again (contract, Idempotent consumer).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Category {
-    /// It may.
-    Transient,
-    /// It will not.
-    Permanent,
-}
-
-impl Category {
-    /// As the wire has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Transient => "transient",
-            Self::Permanent => "permanent",
-        }
-    }
-}
-
-/// The most characters of a worker's error message that are kept.
-pub const MAX_ERROR_MESSAGE_CHARS: usize = 1_000;
-
-/// Why a phase, or one essay in it, failed.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct PhaseError {
-    /// Which error it is.
-    pub error_code: ErrorCode,
-    /// Whether trying again may help.
-    pub category: Category,
-    /// What a person reads; at most [`MAX_ERROR_MESSAGE_CHARS`] characters.
-    pub message: String,
-}
-
-impl PhaseError {
-    /// The error, with no more of its message than is kept.
-    #[must_use]
-    pub fn new(error_code: ErrorCode, category: Category, message: &str) -> Self {
-        Self { error_code, category, message: message.chars().take(MAX_ERROR_MESSAGE_CHARS).collect() }
     }
 }
 

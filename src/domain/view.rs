@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::batch::{Batch, Essay};
-use super::phase::{Attempt, EssayResult, Phase, PhaseError, PhaseRecord, PhaseState};
+use super::errors::PhaseError;
+use super::phase::{Attempt, EssayResult, Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
 use crate::contract::{PipelineStateDetail, ProcessingPipelineState};
 
@@ -89,6 +90,9 @@ fn error_info(
     };
     let shown = failed_essays.iter().take(FAILED_ESSAYS).map(named).collect::<Vec<_>>();
     info.insert("failed_essays".to_owned(), shown.into());
+    if let PhaseState::BackingOff { again_at, .. } = &record.state {
+        info.insert("next_retry_at".to_owned(), again_at.to_timestamp().to_string().into());
+    }
     info.insert("retry_count".to_owned(), record.attempts.saturating_sub(1).into());
     let mut newest = ledger(phase);
     newest.truncate(RETRY_HISTORY);

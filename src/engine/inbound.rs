@@ -95,6 +95,7 @@ fn pipeline_request(message: &Message) -> Result<Inbound, Unreadable> {
 struct OutcomeMetadata {
     attempt: Option<u32>,
     error: Option<PhaseError>,
+    retry_after_ms: Option<u64>,
     essay_errors: BTreeMap<String, PhaseError>,
 }
 
@@ -109,15 +110,15 @@ fn phase_outcome(message: &Message) -> Result<Inbound, Unreadable> {
         .ok_or_else(|| Unreadable::NoPhase(format!("{} is not a phase of a pipeline", outcome.phase_name)))?;
     let said = envelope.metadata.map(serde_json::Value::Object);
     let said: OutcomeMetadata = said.map(serde_json::from_value).transpose()?.unwrap_or_default();
-    let cut = |error: PhaseError| PhaseError::new(error.error_code, error.category, &error.message);
     let input = Input::PhaseOutcome(PhaseOutcome {
         phase,
         status: outcome.phase_status,
         processed: outcome.processed_essays,
         attempt: said.attempt,
         correlation_id: outcome.correlation_id.or(envelope.correlation_id),
-        error: said.error.map(cut),
-        essay_errors: said.essay_errors.into_iter().map(|(essay_id, error)| (essay_id, cut(error))).collect(),
+        error: said.error,
+        retry_after_ms: said.retry_after_ms,
+        essay_errors: said.essay_errors,
     });
     Ok(Inbound { batch: batch_id(&outcome.batch_id)?, input, correlation_id })
 }
@@ -133,6 +134,7 @@ fn content_provisioned(message: &Message) -> Result<Inbound, Unreadable> {
 /// The names that [`OutcomeMetadata`] reads are those that the contract room publishes.
 const _: () = {
     assert!(matches!(metadata::ATTEMPT.as_bytes(), b"attempt"));
+    assert!(matches!(metadata::RETRY_AFTER_MS.as_bytes(), b"retry_after_ms"));
     assert!(matches!(metadata::ERROR.as_bytes(), b"error"));
     assert!(matches!(metadata::ESSAY_ERRORS.as_bytes(), b"essay_errors"));
 };

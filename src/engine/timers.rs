@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::partition::{Cause, Request, StepRequest};
 use super::{Engine, Error, Submission, blocking};
-use crate::domain::{Input, Millis};
+use crate::domain::Millis;
 use crate::store::TimerEntry;
 
 /// How many due timers are handled before the next are read.
@@ -86,14 +86,21 @@ async fn fire_due(engine: &Engine) -> Result<Option<Millis>, Error> {
 async fn fire(engine: &Engine, entry: TimerEntry) -> Result<(), Error> {
     let TimerEntry { batch, timer } = entry;
     let (reply, answer) = oneshot::channel();
-    let input = Input::DeadlineExpired { phase: timer.phase, attempt: timer.attempt };
-    let correlation_id = Uuid::new_v5(&batch.0, format!("deadline/{}/{}", timer.phase, timer.attempt).as_bytes());
-    let request =
-        StepRequest { batch, submission: Submission::new(input, correlation_id), cause: Cause::Timer(timer), reply };
+    let correlation_id =
+        Uuid::new_v5(&batch.0, format!("{:?}/{}/{}", timer.kind, timer.phase, timer.attempt).as_bytes());
+    let request = StepRequest {
+        batch,
+        submission: Submission::new(timer.input(), correlation_id),
+        cause: Cause::Timer(timer),
+        reply,
+    };
     let partition = engine.partition_of(batch.0.as_bytes());
     partition.send(Request::Step(Box::new(request))).await.map_err(|_| engine.unavailable())?;
     match answer.await.map_err(|_| engine.unavailable())? {
-        Ok(_) => tracing::warn!(%batch, phase = %timer.phase, attempt = timer.attempt, "a phase passed its deadline"),
+        Ok(_) => {
+            let (phase, attempt, due) = (timer.phase, timer.attempt, timer.kind);
+            tracing::info!(%batch, %phase, attempt, ?due, "a timer was due");
+        }
         // The attempt ended in the same moment; the timer is gone all the same.
         Err(Error::Rejected(_)) => {}
         Err(error) => return Err(error),

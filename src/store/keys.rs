@@ -11,14 +11,14 @@
 //! | `o` | group, sequence u64 | a message that its group has not consumed |
 //! | `k` | group, topic, hash | idempotency key: when it expires, u64 ms |
 //! | `x` | expiry u64 ms, group, topic, hash | nothing: the order in which keys expire |
-//! | `t` | due u64 ms, batch, phase, number u32 | nothing: a timer |
+//! | `t` | due u64 ms, batch, phase, number u32, kind | nothing: a timer |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
 //! given another meaning; one that is retired stays reserved.
 
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Topic};
-use crate::domain::{BatchId, Millis, Phase, Timer};
+use crate::domain::{BatchId, Millis, Phase, Timer, TimerKind};
 
 use super::{Error, Sequence};
 
@@ -113,6 +113,10 @@ pub(super) fn timer(batch: BatchId, timer: Timer) -> Vec<u8> {
     key.extend_from_slice(batch.0.as_bytes());
     key.push(phase_byte(timer.phase));
     key.extend_from_slice(&timer.attempt.to_be_bytes());
+    key.push(match timer.kind {
+        TimerKind::Deadline => 0,
+        TimerKind::Retry => 1,
+    });
     key
 }
 
@@ -123,7 +127,12 @@ pub(super) fn timer_of(key: &[u8]) -> Result<(BatchId, Timer), Error> {
     let phase = phase_of(*key.get(25).ok_or_else(corrupt)?)?;
     let attempt =
         key.get(26..30).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes).ok_or_else(corrupt)?;
-    Ok((BatchId(uuid::Uuid::from_bytes(batch)), Timer { due, phase, attempt }))
+    let kind = match key.get(30) {
+        Some(0) => TimerKind::Deadline,
+        Some(1) => TimerKind::Retry,
+        Some(_) | None => return Err(corrupt()),
+    };
+    Ok((BatchId(uuid::Uuid::from_bytes(batch)), Timer { kind, due, phase, attempt }))
 }
 
 pub(super) fn content_part(hash: &[u8; 32], part: u32) -> Vec<u8> {

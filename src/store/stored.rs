@@ -54,6 +54,7 @@ enum StoredState {
     Requested { attempt: StoredAttempt },
     Dispatched { attempt: StoredAttempt, deadline: u64 },
     InProgress { attempt: StoredAttempt, deadline: u64 },
+    BackingOff { attempt: StoredAttempt, scope: Option<Runs>, again_at: u64 },
     Succeeded { attempt: StoredAttempt },
     PartiallySucceeded { attempt: StoredAttempt },
     Failed { attempt: StoredAttempt },
@@ -73,6 +74,7 @@ struct StoredRun {
 pub(super) struct StoredAttempt {
     number: u32,
     trigger: StoredTrigger,
+    in_a_row: u32,
     requested_by: String,
     reason: Option<String>,
     correlation_id: Uuid,
@@ -90,6 +92,7 @@ pub(super) struct StoredAttempt {
 #[derive(Serialize, Deserialize)]
 enum StoredTrigger {
     Pipeline,
+    Automatic,
     User,
 }
 
@@ -207,6 +210,11 @@ impl StoredPhase {
             PhaseState::InProgress { attempt, deadline } => {
                 StoredState::InProgress { attempt: StoredAttempt::of(attempt), deadline: deadline.0 }
             }
+            PhaseState::BackingOff { attempt, scope, again_at } => StoredState::BackingOff {
+                attempt: StoredAttempt::of(attempt),
+                scope: Runs::of_scope(scope),
+                again_at: again_at.0,
+            },
             PhaseState::Succeeded { attempt } => StoredState::Succeeded { attempt: StoredAttempt::of(attempt) },
             PhaseState::PartiallySucceeded { attempt } => {
                 StoredState::PartiallySucceeded { attempt: StoredAttempt::of(attempt) }
@@ -232,6 +240,11 @@ impl StoredPhase {
             StoredState::InProgress { attempt: stored, deadline } => {
                 PhaseState::InProgress { attempt: attempt(stored)?, deadline: Millis(deadline) }
             }
+            StoredState::BackingOff { attempt: stored, scope, again_at } => PhaseState::BackingOff {
+                attempt: attempt(stored)?,
+                scope: Runs::into_scope(scope),
+                again_at: Millis(again_at),
+            },
             StoredState::Succeeded { attempt: stored } => PhaseState::Succeeded { attempt: attempt(stored)? },
             StoredState::PartiallySucceeded { attempt: stored } => {
                 PhaseState::PartiallySucceeded { attempt: attempt(stored)? }
@@ -272,8 +285,10 @@ impl StoredAttempt {
             number: attempt.number,
             trigger: match attempt.trigger {
                 Trigger::Pipeline => StoredTrigger::Pipeline,
+                Trigger::Automatic => StoredTrigger::Automatic,
                 Trigger::User => StoredTrigger::User,
             },
+            in_a_row: attempt.in_a_row,
             requested_by: attempt.requested_by.clone(),
             reason: attempt.reason.clone(),
             correlation_id: attempt.correlation_id,
@@ -293,8 +308,10 @@ impl StoredAttempt {
             number: self.number,
             trigger: match self.trigger {
                 StoredTrigger::Pipeline => Trigger::Pipeline,
+                StoredTrigger::Automatic => Trigger::Automatic,
                 StoredTrigger::User => Trigger::User,
             },
+            in_a_row: self.in_a_row,
             requested_by: self.requested_by,
             reason: self.reason,
             correlation_id: self.correlation_id,

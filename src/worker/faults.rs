@@ -25,10 +25,12 @@ pub struct FaultRule {
     /// The error; a rule without one only delays.
     #[serde(default, deserialize_with = "known_code")]
     error_code: Option<ErrorCode>,
-    /// Whether trying again may help; `transient` where it is absent.
+    /// Whether trying again may help; by the error code where it is absent.
     category: Option<Category>,
     /// What a person reads.
     message: Option<String>,
+    /// How long to wait at least before the phase is tried again by itself, in milliseconds.
+    retry_after_ms: Option<u64>,
     /// How long the attempt takes, in milliseconds, in place of the usual latency.
     delay_ms: Option<u64>,
 }
@@ -144,8 +146,14 @@ impl FaultRule {
     /// The error of the attempt.
     pub(super) fn error(&self) -> Option<PhaseError> {
         let message = self.message.as_deref().unwrap_or("a fault rule says so");
-        let category = self.category.unwrap_or(Category::Transient);
-        self.error_code.map(|error_code| PhaseError::new(error_code, category, message))
+        self.error_code.map(|error_code| {
+            let category = self.category.unwrap_or_else(|| Category::of(error_code));
+            PhaseError::new(error_code, category, message)
+        })
+    }
+
+    pub(super) const fn retry_after_ms(&self) -> Option<u64> {
+        self.retry_after_ms
     }
 
     pub(super) const fn delay_ms(&self) -> Option<u64> {

@@ -160,7 +160,7 @@ async fn run(
             None => processed.push(process(engine, task.phase, essay, &mut contents).await?),
         }
     }
-    let outcome = task.outcome(engine.clock().now(), processed, errors, fault.and_then(FaultRule::error));
+    let outcome = task.outcome(engine.clock().now(), processed, errors, fault);
     let message = outcome.map_err(|error| Error::Unavailable(error.to_string()))?;
     Ok((vec![message], contents))
 }
@@ -217,7 +217,7 @@ impl Task {
         now: Millis,
         processed: Vec<EssayRef>,
         errors: BTreeMap<String, PhaseError>,
-        error: Option<PhaseError>,
+        fault: Option<&FaultRule>,
     ) -> serde_json::Result<Message> {
         let phase_status = if errors.is_empty() {
             BatchStatus::CompletedSuccessfully
@@ -228,8 +228,9 @@ impl Task {
         };
         let mut said = Map::new();
         said.insert(metadata::ATTEMPT.to_owned(), self.attempt.into());
-        if let (false, Some(error)) = (errors.is_empty(), error) {
-            said.insert(metadata::ERROR.to_owned(), serde_json::to_value(error)?);
+        if let (false, Some(fault)) = (errors.is_empty(), fault) {
+            said.insert(metadata::ERROR.to_owned(), serde_json::to_value(fault.error())?);
+            said.insert(metadata::RETRY_AFTER_MS.to_owned(), fault.retry_after_ms().into());
         }
         if phase_status == BatchStatus::CompletedWithFailures {
             said.insert(metadata::ESSAY_ERRORS.to_owned(), serde_json::to_value(&errors)?);

@@ -8,7 +8,7 @@ use rephase::contract::{BatchStatus, ErrorCode, EssayRef, PipelineExecutionStatu
 use rephase::domain::step::{Data, NewEssay, Outgoing, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{
     Attempt, Batch, BatchId, Category, Context, Effect, EssayResult, Input, Millis, Phase, PhaseError, PhaseRecord,
-    Rejected, Rules, Slot, Step, Timer, step,
+    PhaseState, Rejected, RetryPolicy, Rules, Slot, Step, Timer, TimerKind, step,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -34,7 +34,8 @@ pub fn essay_id(slot: Slot) -> String {
 
 /// The rules of the tests: every phase has another deadline, so that a mix-up shows.
 pub fn rules() -> Rules {
-    Rules { phase_deadline_ms: [60_000, 120_000, 180_000, 240_000] }
+    let retry = std::array::from_fn(|_| RetryPolicy::never());
+    Rules { retry, phase_deadline_ms: [60_000, 120_000, 180_000, 240_000] }
 }
 
 /// A registration of `essays` essays with ids of the client's choice, and with `members` besides or instead.
@@ -86,6 +87,8 @@ pub struct World {
     pub now: Millis,
     /// Since when the program runs.
     pub up_since: Millis,
+    /// The rules in force.
+    pub rules: Rules,
     /// How many inputs there were. Their correlation ids count with it.
     pub inputs: u32,
     /// What each phase's ledger holds, oldest first.
@@ -103,6 +106,7 @@ impl World {
             batch: None,
             now: START,
             up_since: START,
+            rules: rules(),
             inputs: 0,
             ledger: BTreeMap::new(),
             armed: Vec::new(),
@@ -207,9 +211,9 @@ impl World {
     }
 
     fn decide(&self, input: Input) -> Result<Step, Rejected> {
-        let rules = rules();
         let now = self.now.plus(TICK_MS);
-        let context = Context { now, up_since: self.up_since, correlation_id: self.correlation_id(), rules: &rules };
+        let context =
+            Context { now, up_since: self.up_since, correlation_id: self.correlation_id(), rules: &self.rules };
         step(self.batch.as_ref(), input, &context)
     }
 
@@ -245,9 +249,16 @@ impl World {
         }
         let in_flight = self.in_flight().map(|phase| {
             let (attempt, due) = self.record(phase).state.in_flight().expect("it is in flight");
-            Timer { due, phase, attempt: attempt.number }
+            Timer { kind: TimerKind::Deadline, due, phase, attempt: attempt.number }
         });
-        assert_eq!(self.armed, Vec::from_iter(in_flight), "exactly what is in flight has a deadline");
+        let backing_off = self.batch().requested_phases().find_map(|(phase, record)| match &record.state {
+            PhaseState::BackingOff { attempt, again_at, .. } => {
+                Some(Timer { kind: TimerKind::Retry, due: *again_at, phase, attempt: attempt.number })
+            }
+            _ => None,
+        });
+        let expected: Vec<_> = in_flight.into_iter().chain(backing_off).collect();
+        assert_eq!(self.armed, expected, "exactly what is in flight has a deadline, and what waits its time");
         Ok(step.effects)
     }
 
@@ -294,6 +305,7 @@ impl World {
             attempt: Some(attempt.number),
             correlation_id: Some(attempt.correlation_id),
             error: None,
+            retry_after_ms: None,
             essay_errors: BTreeMap::new(),
         }
     }

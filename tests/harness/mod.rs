@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rephase::app::{App, DataDirectory, Options};
 use rephase::clock::{Clock, ManualClock};
-use rephase::domain::Millis;
+use rephase::domain::{Millis, RetryPolicy, Rules};
 use rephase::worker::{self, Faults};
 use serde_json::{Value, json};
 
@@ -171,11 +171,17 @@ pub struct Setup {
     pub data: DataDirectory,
     pub latency_ms: std::ops::RangeInclusive<u64>,
     pub faults: Value,
+    pub rules: Rules,
+}
+
+/// The default rules, but nothing is tried again by itself.
+pub fn no_automatic_retry() -> Rules {
+    Rules { retry: std::array::from_fn(|_| RetryPolicy::never()), ..Rules::default() }
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { data: DataDirectory::Ephemeral, latency_ms: 0..=0, faults: json!([]) }
+        Self { data: DataDirectory::Ephemeral, latency_ms: 0..=0, faults: json!([]), rules: no_automatic_retry() }
     }
 }
 
@@ -210,7 +216,8 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
         seed: 0,
         faults: Faults::parse(&setup.faults.to_string()).expect("valid faults"),
     };
-    App::start(Options { listen: ([127, 0, 0, 1], 0).into(), data: setup.data, workers }, clock).await
+    App::start(Options { listen: ([127, 0, 0, 1], 0).into(), data: setup.data, rules: setup.rules, workers }, clock)
+        .await
 }
 
 /// The program as a process of its own. Killed when it is dropped.

@@ -20,7 +20,8 @@ pub use readiness::{NewEssay, Registration};
 pub use retry::{RetryPlan, RetryRequest, Selection};
 
 use super::batch::Batch;
-use super::phase::{Attempt, Phase, PhaseError, PhaseRecord, PhaseState};
+use super::errors::{PhaseError, RetryPolicy};
+use super::phase::{Attempt, Phase, PhaseRecord, PhaseState};
 use super::rejection::Rejected;
 use super::time::Millis;
 use crate::contract::requests::PromptPayload;
@@ -77,6 +78,13 @@ pub enum Input {
         /// The number of the attempt.
         attempt: u32,
     },
+    /// A phase has waited long enough after a transient failure.
+    RetryDue {
+        /// The phase.
+        phase: Phase,
+        /// The number of the attempt that failed.
+        attempt: u32,
+    },
 }
 
 /// What an `ELSBatchPhaseOutcomeV1` and its envelope say.
@@ -94,6 +102,8 @@ pub struct PhaseOutcome {
     pub correlation_id: Option<Uuid>,
     /// Why it failed, where the worker said so.
     pub error: Option<PhaseError>,
+    /// How long to wait at least before it is tried again by itself, in milliseconds, where the worker said so.
+    pub retry_after_ms: Option<u64>,
     /// Why single essays failed, where the worker said so.
     pub essay_errors: BTreeMap<String, PhaseError>,
 }
@@ -114,14 +124,16 @@ pub struct Context<'a> {
 /// The configurable rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
+    /// For each phase, by [`Phase::index`]: when it is tried again by itself.
+    pub retry: [RetryPolicy; 4],
     /// For each phase, by [`Phase::index`]: how long after its dispatch an attempt counts as failed, in milliseconds.
     pub phase_deadline_ms: [u64; 4],
 }
 
 impl Default for Rules {
-    /// A quarter of an hour for every phase.
+    /// For every phase a quarter of an hour, and the default of [`RetryPolicy`].
     fn default() -> Self {
-        Self { phase_deadline_ms: [15 * 60 * 1_000; 4] }
+        Self { retry: std::array::from_fn(|_| RetryPolicy::default()), phase_deadline_ms: [15 * 60 * 1_000; 4] }
     }
 }
 
@@ -152,15 +164,38 @@ pub enum Effect {
     DisarmTimer(Timer),
 }
 
-/// The deadline of an attempt.
+/// Something that is due at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timer {
+    /// What is due.
+    pub kind: TimerKind,
     /// When it is due.
     pub due: Millis,
     /// The phase.
     pub phase: Phase,
     /// The number of the attempt.
     pub attempt: u32,
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TimerKind {
+    /// The attempt counts as failed.
+    Deadline,
+    /// The attempt failed, and the next one begins.
+    Retry,
+}
+
+impl Timer {
+    /// What to tell the batch once it is due.
+    #[must_use]
+    pub const fn input(self) -> Input {
+        let Self { kind, due: _, phase, attempt } = self;
+        match kind {
+            TimerKind::Deadline => Input::DeadlineExpired { phase, attempt },
+            TimerKind::Retry => Input::RetryDue { phase, attempt },
+        }
+    }
 }
 
 /// Decides what `input` does to `batch`, which is none before its registration.
@@ -178,7 +213,8 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
             | Input::RetryPhase(_)
             | Input::PhaseStarted { .. }
             | Input::PhaseOutcome(_)
-            | Input::DeadlineExpired { .. } => Err(Rejected::NoSuchBatch),
+            | Input::DeadlineExpired { .. }
+            | Input::RetryDue { .. } => Err(Rejected::NoSuchBatch),
         };
     };
     let mut draft = Draft::of(batch, context);
@@ -192,6 +228,7 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
         Input::PhaseStarted { phase, attempt } => draft.phase_started(phase, attempt)?,
         Input::PhaseOutcome(outcome) => draft.phase_outcome(outcome)?,
         Input::DeadlineExpired { phase, attempt } => draft.deadline_expired(phase, attempt)?,
+        Input::RetryDue { phase, attempt } => draft.retry_due(phase, attempt)?,
     }
     Ok(draft.finish())
 }

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Draft, Effect, PhaseOutcome, Timer};
+use super::{Draft, Effect, PhaseOutcome, Timer, TimerKind};
 use crate::contract::{BatchStatus, ErrorCode, EssayRef};
 use crate::domain::batch::Slot;
+use crate::domain::errors::{Category, PhaseError};
 use crate::domain::phase::{
-    Attempt, AttemptEnd, AttemptOutcome, Category, EssayOutput, EssayResult, Phase, PhaseError, PhaseState, Scope,
+    Attempt, AttemptEnd, AttemptOutcome, EssayOutput, EssayResult, Phase, PhaseState, Scope, Trigger,
 };
 use crate::domain::rejection::Rejected;
 use crate::domain::time::Millis;
+
+/// The longest that a worker can ask to wait, in milliseconds: an hour.
+const MAX_RETRY_AFTER_MS: u64 = 3_600_000;
 
 impl Draft<'_> {
     /// A worker has taken the command. The deadline counts from here; waiting for a worker is not the worker's time. A
@@ -27,10 +31,20 @@ impl Draft<'_> {
     /// Counts the deadline of an attempt in flight from `since`.
     fn begin(&mut self, phase: Phase, mut attempt: Arc<Attempt>, since: Millis) {
         if let Some((_, due)) = self.batch.phase_state(phase).and_then(PhaseState::in_flight) {
-            self.effects.push(Effect::DisarmTimer(Timer { due, phase, attempt: attempt.number }));
+            self.effects.push(Effect::DisarmTimer(Timer {
+                kind: TimerKind::Deadline,
+                due,
+                phase,
+                attempt: attempt.number,
+            }));
         }
         let deadline = since.plus(self.context.rules.phase_deadline_ms[phase.index()]);
-        self.effects.push(Effect::ArmTimer(Timer { due: deadline, phase, attempt: attempt.number }));
+        self.effects.push(Effect::ArmTimer(Timer {
+            kind: TimerKind::Deadline,
+            due: deadline,
+            phase,
+            attempt: attempt.number,
+        }));
         Arc::make_mut(&mut attempt).started_at = Some(since);
         self.set_state(phase, PhaseState::InProgress { attempt, deadline });
     }
@@ -84,7 +98,7 @@ impl Draft<'_> {
                 PhaseError::new(ErrorCode::UnknownError, Category::Transient, &message)
             })
         });
-        self.end_attempt(phase, attempt, results, error);
+        self.end_attempt(phase, attempt, results, error, outcome.retry_after_ms);
         Ok(())
     }
 
@@ -104,7 +118,7 @@ impl Draft<'_> {
         let message = format!("no outcome of {phase} came within {} s", waited_ms / 1_000);
         let error = PhaseError::new(ErrorCode::Timeout, Category::Transient, &message);
         let results = attempt.slots.iter().map(|&slot| (slot, EssayResult::Failed(None))).collect();
-        self.end_attempt(phase, attempt, results, Some(error));
+        self.end_attempt(phase, attempt, results, Some(error), None);
         Ok(())
     }
 
@@ -123,10 +137,16 @@ impl Draft<'_> {
         attempt: Arc<Attempt>,
         results: Vec<(Slot, EssayResult)>,
         error: Option<PhaseError>,
+        retry_after_ms: Option<u64>,
     ) {
         let Some(record) = &mut self.batch.phases[phase.index()] else { return };
         if let Some((_, due)) = record.state.in_flight() {
-            self.effects.push(Effect::DisarmTimer(Timer { due, phase, attempt: attempt.number }));
+            self.effects.push(Effect::DisarmTimer(Timer {
+                kind: TimerKind::Deadline,
+                due,
+                phase,
+                attempt: attempt.number,
+            }));
         }
         let (mut successful, mut failed) = (0, 0);
         let mut failed_slots = Vec::new();
@@ -151,6 +171,10 @@ impl Draft<'_> {
         let outcome = outcome_of(successful, failed);
         let end = AttemptEnd { at: self.context.now, outcome, successful, failed, failed_slots, error };
         let attempt = self.record_end(phase, attempt, end);
+        if let Some(scope) = self.scope_to_try_again(phase, &attempt) {
+            self.back_off(phase, attempt, scope, retry_after_ms);
+            return;
+        }
         let has_come_out = attempt.end.as_ref().is_some_and(|end| end.successful > 0);
         if attempt.downstream && has_come_out {
             self.run_downstream(phase, &attempt);
@@ -172,6 +196,61 @@ impl Draft<'_> {
         };
         self.set_state(phase, state);
         self.advance();
+    }
+
+    /// What the next attempt by itself runs on, where there is one: what failed for a transient reason.
+    fn scope_to_try_again(&self, phase: Phase, attempt: &Attempt) -> Option<Scope> {
+        let end = attempt.end.as_ref()?;
+        let error = end.error.as_ref()?;
+        if attempt.in_a_row >= self.context.rules.retry[phase.index()].max_attempts {
+            return None;
+        }
+        let results = &self.batch.phase(phase)?.results;
+        let is_transient = |slot: &Slot| match &results[usize::from(*slot)] {
+            EssayResult::Failed(Some(error)) => error.category == Category::Transient,
+            EssayResult::Failed(None) | EssayResult::NotRun | EssayResult::Succeeded(_) => {
+                error.category == Category::Transient
+            }
+        };
+        let slots: Vec<Slot> = end.failed_slots.iter().copied().filter(is_transient).collect();
+        if slots.is_empty() {
+            None
+        } else if phase.is_whole_batch_only() || slots.len() == attempt.slots.len() {
+            Some(attempt.scope.clone())
+        } else {
+            Some(Scope::Essays(slots))
+        }
+    }
+
+    fn back_off(&mut self, phase: Phase, attempt: Arc<Attempt>, scope: Scope, retry_after_ms: Option<u64>) {
+        let policy = &self.context.rules.retry[phase.index()];
+        let wait_ms = policy.wait_ms(self.batch.id, phase, attempt.number, attempt.in_a_row);
+        let asked_ms = retry_after_ms.unwrap_or(0).min(MAX_RETRY_AFTER_MS);
+        let again_at = self.context.now.plus(wait_ms.max(asked_ms));
+        let timer = Timer { kind: TimerKind::Retry, due: again_at, phase, attempt: attempt.number };
+        self.effects.push(Effect::ArmTimer(timer));
+        self.set_state(phase, PhaseState::BackingOff { attempt, scope, again_at });
+    }
+
+    /// The wait after a transient failure is over.
+    pub(super) fn retry_due(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
+        let (failed, scope, due) = match self.batch.phase_state(phase) {
+            Some(PhaseState::BackingOff { attempt, scope, again_at })
+                if attempt.number == number && *again_at <= self.context.now =>
+            {
+                (Arc::clone(attempt), scope.clone(), *again_at)
+            }
+            Some(_) | None => return Err(Rejected::StaleAttempt { phase }),
+        };
+        self.effects.push(Effect::DisarmTimer(Timer { kind: TimerKind::Retry, due, phase, attempt: number }));
+        let by = failed.requested_by.clone();
+        let now = self.context.now;
+        let mut next = self.new_attempt(phase, Trigger::Automatic, by, failed.reason.clone(), scope.clone(), now);
+        let attempt = Arc::make_mut(&mut next);
+        attempt.in_a_row = failed.in_a_row + 1;
+        attempt.downstream = failed.downstream;
+        self.dispatch(phase, Some(next), scope);
+        Ok(())
     }
 
     /// Lets the phases below that had completed run again, on what `attempt` ran on.

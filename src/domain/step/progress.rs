@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, Effect, Timer};
+use super::{Draft, Effect, Timer, TimerKind};
 use crate::contract::BatchStatus;
 use crate::domain::phase::{Attempt, Phase, PhaseRecord, PhaseState, Scope, Trigger};
 use crate::domain::pipeline::dependencies;
@@ -12,7 +12,7 @@ impl Draft<'_> {
     /// Dispatches the next phase that can run, unless one is running; announces the end where none is left.
     pub(super) fn advance(&mut self) {
         while let Some(run) = &mut self.batch.run {
-            let is_running = self.batch.phases.iter().flatten().any(|record| record.state.in_flight().is_some());
+            let is_running = self.batch.phases.iter().flatten().any(|record| record.state.is_running());
             if is_running {
                 return;
             }
@@ -39,7 +39,7 @@ impl Draft<'_> {
         }
     }
 
-    fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, scope: Scope) {
+    pub(super) fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, scope: Scope) {
         let slots = self.batch.slots_through(phase, &scope);
         let mut attempt = requested.unwrap_or_else(|| self.pipeline_attempt(phase, scope));
         let now = self.context.now;
@@ -48,7 +48,12 @@ impl Draft<'_> {
         dispatched.dispatched_at = Some(now);
         dispatched.slots = slots;
         dispatched.dispatched_in = self.batch.version + 1;
-        self.effects.push(Effect::ArmTimer(Timer { due: deadline, phase, attempt: attempt.number }));
+        self.effects.push(Effect::ArmTimer(Timer {
+            kind: TimerKind::Deadline,
+            due: deadline,
+            phase,
+            attempt: attempt.number,
+        }));
         self.announce_command(phase, &attempt);
         self.set_state(phase, PhaseState::Dispatched { attempt, deadline });
     }
@@ -73,7 +78,7 @@ impl Draft<'_> {
     ) -> Arc<Attempt> {
         let correlation_id = match trigger {
             Trigger::Pipeline => self.batch.run.as_ref().map(|run| run.correlation_id),
-            Trigger::User => None,
+            Trigger::Automatic | Trigger::User => None,
         }
         .unwrap_or(self.context.correlation_id);
         let essays = self.batch.essays.len();
@@ -82,6 +87,7 @@ impl Draft<'_> {
         Arc::new(Attempt {
             number,
             trigger,
+            in_a_row: 1,
             requested_by,
             reason,
             correlation_id,

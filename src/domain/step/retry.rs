@@ -240,7 +240,8 @@ fn require_ended(phase: Phase, record: &PhaseRecord) -> Result<(), Rejected> {
         PhaseState::PendingDependencies { .. }
         | PhaseState::Requested { .. }
         | PhaseState::Dispatched { .. }
-        | PhaseState::InProgress { .. } => Err(Rejected::PhaseRunning { phase, status: record.state.status() }),
+        | PhaseState::InProgress { .. }
+        | PhaseState::BackingOff { .. } => Err(Rejected::PhaseRunning { phase, status: record.state.status() }),
         PhaseState::Succeeded { .. }
         | PhaseState::PartiallySucceeded { .. }
         | PhaseState::Failed { .. }
