@@ -35,6 +35,7 @@ fn an_outcome_with_every_essay_is_a_success() {
         successful: 3,
         failed: 0,
         failed_slots: Vec::new(),
+        note: None,
         error: None,
     };
     assert_eq!(newest_end(&world, Spellcheck), expected);

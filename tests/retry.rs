@@ -253,3 +253,68 @@ async fn pipeline_requests_with_is_retry_over_http_are_retries() {
     let attempts = client.attempts(&batch, "nlp").await;
     assert_eq!((&attempts[1]["trigger"], &attempts[1]["reason"]), (&json!("user"), &json!("again")));
 }
+
+#[tokio::test]
+async fn a_cancelled_pipeline_stops_and_what_its_workers_bring_comes_too_late() {
+    let server = &Server::with_stuck_workers().await;
+    let client = &server.client;
+    let batch = client.ready_batch(1).await;
+    client.pipeline(&batch, "nlp").await;
+    client.until_phase(&batch, "spellcheck", "in_progress").await;
+    let path = format!("/v1/batches/{batch}/cancel");
+    assert_eq!(client.as_user("eve").post(&path, json!({})).await.status, 403);
+    let answer = client.post(&path, json!({ "reason": "wrong class" })).await;
+    assert_eq!((answer.status, &answer.json()["phases"]), (200, &json!(["spellcheck", "nlp"])), "{}", answer.text);
+    let status = client.status(&batch).await;
+    assert_eq!((&status["status"], phase_status(&status, "nlp")), (&json!("cancelled"), "cancelled"));
+    assert_eq!(client.post(&path, json!({})).await.status, 409);
+
+    server.clock.advance(1_000);
+    until_refused(server, 1).await;
+    assert_eq!(client.status(&batch).await, status, "an outcome that came too late had an effect");
+    let listed = client.get(&format!("/v1/batches/{batch}/phases/spellcheck/attempts")).await.json();
+    assert_eq!(listed["attempts"][0]["outcome"], "cancelled");
+    assert_eq!(listed["attempts"][0]["note"], "cancelled by teacher-7: wrong class");
+    assert_eq!(listed["late_outcomes"][0]["attempt"], 1, "it is on record: {listed:#}");
+
+    assert_eq!(client.retry(&batch, json!({ "phase_name": "spellcheck" })).await.status, 202);
+    client.until_phase(&batch, "spellcheck", "in_progress").await;
+    server.clock.advance(1_000);
+    client.until_phase(&batch, "spellcheck", "completed_successfully").await;
+}
+
+#[tokio::test]
+async fn attempts_come_a_page_at_a_time() {
+    let Server { client, .. } = &Server::start(harness::Setup::default()).await;
+    let batch = client.ready_batch(1).await;
+    client.pipeline(&batch, "spellcheck").await;
+    for _ in 0..4 {
+        client.until_settled(&batch).await;
+        client.retry(&batch, json!({ "phase_name": "spellcheck", "force": true })).await;
+    }
+    client.until_settled(&batch).await;
+    let (mut from, mut seen) = (json!(0), Vec::new());
+    while !from.is_null() {
+        let page = client.get(&format!("/v1/batches/{batch}/phases/spellcheck/attempts?limit=2&from={from}")).await;
+        let page = page.json();
+        seen.extend(page["attempts"].as_array().expect("a list").iter().map(|attempt| attempt["attempt"].clone()));
+        from = page["next_from"].clone();
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+    for limit in ["0", "201", "x"] {
+        let answer = client.get(&format!("/v1/batches/{batch}/phases/spellcheck/attempts?limit={limit}")).await;
+        assert_eq!(answer.status, 400, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn status_says_since_when_a_phase_is_stuck() {
+    let faults = json!([{ "phase": "spellcheck", "delay_ms": 3_600_000 }]);
+    let Server { client, clock, .. } = &Server::with_faults(faults).await;
+    let batch = client.ready_batch(1).await;
+    client.pipeline(&batch, "spellcheck").await;
+    client.until_phase(&batch, "spellcheck", "in_progress").await;
+    assert_eq!(client.status(&batch).await["stuck_since"], Value::Null);
+    clock.advance(450_000);
+    assert_eq!(client.status(&batch).await["stuck_since"], "2026-03-02T08:37:30Z");
+}

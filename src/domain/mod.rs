@@ -21,7 +21,7 @@ pub use phase::{
 };
 pub use pipeline::{ResolveError, dependencies, dependents, needs_prompt, resolve};
 pub use rejection::{Rejected, RejectionKind};
-pub use step::{Context, Effect, Input, Outgoing, Rules, Step, Timer, TimerKind, step};
+pub use step::{Context, Effect, Input, LateOutcome, Outgoing, Rules, Step, Timer, TimerKind, step};
 pub use time::Millis;
 
 /// The most essays that a batch can have. A comparative judgement of so many already takes half a million comparisons,

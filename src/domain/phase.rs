@@ -191,6 +191,11 @@ pub enum PhaseState {
         /// The last attempt.
         attempt: Arc<Attempt>,
     },
+    /// A user stopped it.
+    Cancelled {
+        /// The last attempt, where it had one in this run.
+        attempt: Option<Arc<Attempt>>,
+    },
     /// A phase it depends on failed.
     SkippedDependency {
         /// That phase.
@@ -211,6 +216,7 @@ impl PhaseState {
             Self::Succeeded { .. } => PipelineExecutionStatus::CompletedSuccessfully,
             Self::PartiallySucceeded { .. } => PipelineExecutionStatus::CompletedWithPartialSuccess,
             Self::Failed { .. } => PipelineExecutionStatus::Failed,
+            Self::Cancelled { .. } => PipelineExecutionStatus::Cancelled,
             Self::SkippedDependency { .. } => PipelineExecutionStatus::SkippedDueToDependencyFailure,
         }
     }
@@ -226,6 +232,7 @@ impl PhaseState {
             | Self::InProgress { .. }
             | Self::BackingOff { .. }
             | Self::Failed { .. }
+            | Self::Cancelled { .. }
             | Self::SkippedDependency { .. } => false,
         }
     }
@@ -240,6 +247,7 @@ impl PhaseState {
             | Self::Succeeded { .. }
             | Self::PartiallySucceeded { .. }
             | Self::Failed { .. }
+            | Self::Cancelled { .. }
             | Self::SkippedDependency { .. } => false,
         }
     }
@@ -257,6 +265,7 @@ impl PhaseState {
             | Self::Succeeded { .. }
             | Self::PartiallySucceeded { .. }
             | Self::Failed { .. }
+            | Self::Cancelled { .. }
             | Self::SkippedDependency { .. } => None,
         }
     }
@@ -273,6 +282,7 @@ impl PhaseState {
             | Self::Succeeded { .. }
             | Self::PartiallySucceeded { .. }
             | Self::Failed { .. }
+            | Self::Cancelled { .. }
             | Self::SkippedDependency { .. } => None,
         }
     }
@@ -288,6 +298,7 @@ impl PhaseState {
             | Self::Succeeded { attempt }
             | Self::PartiallySucceeded { attempt }
             | Self::Failed { attempt } => Some(attempt),
+            Self::Cancelled { attempt } => attempt.as_ref(),
             Self::PendingDependencies { .. } | Self::SkippedDependency { .. } => None,
         }
     }
@@ -373,6 +384,8 @@ pub struct AttemptEnd {
     pub failed_slots: Vec<Slot>,
     /// Why, where something failed and the worker said so.
     pub error: Option<PhaseError>,
+    /// What else is to say.
+    pub note: Option<String>,
 }
 
 /// How an attempt ended, in short.
@@ -384,6 +397,8 @@ pub enum AttemptOutcome {
     PartiallySucceeded,
     /// None did.
     Failed,
+    /// A user stopped it.
+    Cancelled,
 }
 
 impl AttemptOutcome {
@@ -394,6 +409,7 @@ impl AttemptOutcome {
             Self::Succeeded => PipelineExecutionStatus::CompletedSuccessfully.as_str(),
             Self::PartiallySucceeded => PipelineExecutionStatus::CompletedWithPartialSuccess.as_str(),
             Self::Failed => PipelineExecutionStatus::Failed.as_str(),
+            Self::Cancelled => PipelineExecutionStatus::Cancelled.as_str(),
         }
     }
 }

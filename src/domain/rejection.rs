@@ -72,6 +72,9 @@ pub enum Rejected {
         /// The most characters of one string.
         max_chars: usize,
     },
+    /// Nothing is running.
+    #[error("no pipeline of this batch is running, so there is nothing to cancel")]
+    NothingToCancel,
     /// The prompt can be amended only before the first pipeline.
     #[error("processing has begun; the prompt can no longer be changed")]
     ProcessingHasBegun,
@@ -204,6 +207,7 @@ impl Rejected {
             | Self::TooManyEssays { .. }
             | Self::NotReady { .. }
             | Self::PipelineActive
+            | Self::NothingToCancel
             | Self::ProcessingHasBegun
             | Self::PhaseNeverRequested { .. }
             | Self::PhaseRunning { .. }

@@ -126,6 +126,7 @@ pub fn attempt_view<'a>(attempt: &Attempt, essay_id: impl Fn(u16) -> Option<&'a 
         "error_code": error.map(|error| error.error_code.as_str()),
         "category": error.map(|error| error.category.as_str()),
         "message": error.map(|error| error.message.as_str()),
+        "note": end.and_then(|end| end.note.as_deref()),
     });
     if let (Some(members), Some(essay_ids)) = (view.as_object_mut(), essay_ids)
         && !essay_ids.is_empty()

@@ -120,6 +120,8 @@ pub struct Counters {
     pub duplicates: AtomicU64,
     /// Messages that the batch, as it stood, did not allow, or that could not be read.
     pub refused_messages: AtomicU64,
+    /// Outcomes that came when their attempt was not in flight any more; they are among the refused messages too.
+    pub late_outcomes: AtomicU64,
     /// Idempotency keys that were swept.
     pub swept_keys: AtomicU64,
 }

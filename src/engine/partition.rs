@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::contract::idempotency::{self, Key};
 use crate::contract::{Group, Message};
 use crate::domain::{
-    Attempt, Batch, BatchId, Context, Effect, Input, Millis, Phase, Rejected, Rules, Step, Timer, step,
+    Attempt, Batch, BatchId, Context, Effect, Input, LateOutcome, Millis, Phase, Rejected, Rules, Step, Timer, step,
 };
 use crate::store::{self, Commit, Sequence, Store};
 
@@ -118,6 +118,20 @@ impl Reader<'_> {
         Ok(self.store.newest_attempts(self.id, phase, limit)?)
     }
 
+    /// Outcomes of `phase` that came too late, the newest first.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub fn late_outcomes(&self, phase: Phase, limit: usize) -> Result<Vec<LateOutcome>, Error> {
+        Ok(self.store.late_outcomes(self.id, phase, limit)?)
+    }
+
+    /// The time.
+    #[must_use]
+    pub const fn now(&self) -> Millis {
+        self.now
+    }
+
     /// Attempts of `phase` that have ended, oldest first, from the number `first` on.
     ///
     /// # Errors
@@ -205,6 +219,7 @@ impl Partition {
     fn step(&mut self, round: &mut Round, request: StepRequest) {
         let StepRequest { batch, mut submission, cause, reply } = request;
         let contents = std::mem::take(&mut submission.contents);
+        let late = self.late_outcome(&submission.input);
         let answer = match self.try_step(round, batch, submission, &cause) {
             Ok(answer) => answer,
             Err(error) => {
@@ -219,8 +234,23 @@ impl Partition {
             }
             Counters::add(&self.counters.steps);
         }
+        if let (Err(Rejected::StaleAttempt { phase }), Some(late), Cause::Message { key, .. }) = (&answer, late, &cause)
+        {
+            Counters::add(&self.counters.late_outcomes);
+            if let Err(error) = round.commit.record_late(batch, *phase, key, &late) {
+                let _ = reply.send(Err(error.into()));
+                return;
+            }
+        }
         self.use_up(round, batch, cause, &answer);
         round.answers.push(Answer::Step(reply, answer.map_err(Error::from)));
+    }
+
+    /// What there is to record of an outcome, should it turn out to come too late.
+    fn late_outcome(&self, input: &Input) -> Option<LateOutcome> {
+        let Input::PhaseOutcome(outcome) = input else { return None };
+        let (attempt, correlation_id) = (outcome.attempt, outcome.correlation_id);
+        Some(LateOutcome { at: self.clock.now(), attempt, correlation_id, status: outcome.status })
     }
 
     /// Steps the batch and adds what came of it to the round. A store that cannot be read is the outer error.

@@ -1,5 +1,7 @@
 //! Registration, essays, prompt, status.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -15,7 +17,7 @@ use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRe
 use crate::contract::{ProcessingPipelineState, Text};
 use crate::domain::step::{NewEssay, Registration};
 use crate::domain::view::{RETRY_HISTORY, pipeline_state};
-use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Phase, Rejected};
+use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Millis, Phase, Rejected};
 use crate::engine::{Reader, Submission, content_id};
 
 /// The largest text of one essay, in bytes: some 150,000 words.
@@ -139,7 +141,7 @@ pub(super) async fn amend_prompt(
 }
 
 pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let (batch, pipeline_state) = read_state(&gateway, &id).await?;
+    let BatchState { batch, pipeline_state, now } = read_state(&gateway, &id).await?;
     let details = &batch.details;
     let answer = json!({
         "batch_id": batch.id.to_string(),
@@ -156,18 +158,23 @@ pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String
             "user_id": details.user_id,
         },
         "pipeline_state": pipeline_state,
+        "stuck_since": batch.stuck_since(now).map(Millis::to_timestamp),
         "stale": batch.stale_phases().iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     Ok((etag(&batch), Json(answer)).into_response())
 }
 
+/// A batch as it is now.
+pub(super) struct BatchState {
+    pub(super) batch: Arc<Batch>,
+    pub(super) pipeline_state: ProcessingPipelineState,
+    now: Millis,
+}
+
 /// The record of a batch, and its pipelines as the wire shows them.
-pub(super) async fn read_state(
-    gateway: &Gateway,
-    id: &str,
-) -> Result<(std::sync::Arc<Batch>, ProcessingPipelineState), Problem> {
+pub(super) async fn read_state(gateway: &Gateway, id: &str) -> Result<BatchState, Problem> {
     let read = |reader: Reader<'_>| {
-        let batch = std::sync::Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
+        let batch = Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
         let mut ledgers: [Vec<_>; 4] = Default::default();
         for (phase, record) in batch.requested_phases() {
             if record.attempts > 0 {
@@ -175,7 +182,7 @@ pub(super) async fn read_state(
             }
         }
         let state = pipeline_state(&batch, |phase: Phase| ledgers[phase.index()].clone());
-        Ok((batch, state))
+        Ok(BatchState { batch, pipeline_state: state, now: reader.now() })
     };
     Ok(gateway.engine()?.query(batch_id(id)?, move |reader| read(reader?)).await?)
 }

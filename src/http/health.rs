@@ -44,6 +44,7 @@ pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
             "steps": count(&counters.steps),
             "duplicate_messages": count(&counters.duplicates),
             "refused_messages": count(&counters.refused_messages),
+            "late_outcomes": count(&counters.late_outcomes),
             "swept_keys": count(&counters.swept_keys),
         })),
     });

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::batches::read_state;
+use super::batches::{BatchState, read_state};
 use super::context::{Body, etag};
 use super::{Gateway, Problem};
 use crate::contract::Text;
@@ -18,7 +18,7 @@ pub(super) async fn pipeline_state(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let (batch, pipeline_state) = read_state(&gateway, &id).await?;
+    let BatchState { batch, pipeline_state, .. } = read_state(&gateway, &id).await?;
     let answer =
         json!({ "batch_id": batch.id.to_string(), "pipeline_state": pipeline_state, "user_id": batch.details.user_id });
     Ok((etag(&batch), Json(answer)).into_response())

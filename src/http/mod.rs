@@ -59,6 +59,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/batches/{batch_id}/prompt", patch(batches::amend_prompt))
         .route("/v1/batches/{batch_id}/pipelines", post(phases::request_pipeline))
         .route("/v1/batches/{batch_id}/retry-phase", post(phases::retry))
+        .route("/v1/batches/{batch_id}/cancel", post(phases::cancel))
         .route("/v1/batches/{batch_id}/phases/{phase}/attempts", get(phases::attempts))
         .route("/v1/content/{storage_id}", get(content::read))
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))

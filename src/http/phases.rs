@@ -18,7 +18,7 @@ use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::attempt_view;
-use crate::domain::{Batch, Input, MAX_ESSAYS, Phase, Rejected};
+use crate::domain::{Batch, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
 use crate::engine::{DEFAULT_RETRY_REASON, Reader, Submission};
 
 /// The most attempts that one answer lists.
@@ -172,29 +172,84 @@ pub(super) struct AttemptsQuery {
     /// The number of the first attempt to list.
     #[serde(default)]
     from: u32,
+    /// How many to list at the most.
+    limit: Option<usize>,
 }
 
-/// The attempts at a phase, oldest first, the open one last; at most [`MAX_PAGE`], from the number `from` on.
+/// The attempts at a phase, oldest first, the open one last, a page at a time; and what came too late.
 pub(super) async fn attempts(
     State(gateway): State<Gateway>,
     Path((id, phase)): Path<(String, String)>,
     query: Result<Query<AttemptsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
-    let Query(AttemptsQuery { from }) = query.map_err(|_| Problem::invalid("from is not the number of an attempt"))?;
+    let query = query.map_err(|_| Problem::invalid("from and limit are numbers"))?;
+    let Query(AttemptsQuery { from, limit }) = query;
+    let limit = limit.unwrap_or(MAX_PAGE);
+    if limit == 0 || limit > MAX_PAGE {
+        return Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}")));
+    }
     let phase: Phase = phase.parse()?;
     let read = move |reader: Reader<'_>| {
         let batch = reader.batch().ok_or(Rejected::NoSuchBatch)?;
         let essay_id = |slot: u16| batch.essays.get(usize::from(slot)).map(|essay| essay.id.as_str());
-        let ended = reader.attempts_from(phase, from, MAX_PAGE)?;
+        let ended = reader.attempts_from(phase, from, limit)?;
+        let late = reader.late_outcomes(phase, MAX_LATE)?;
+        let late: Vec<_> = late.iter().map(late_view).collect();
         let open = batch.phase_state(phase).and_then(|state| state.open_attempt());
-        let open = open.filter(|attempt| attempt.number >= from && ended.len() < MAX_PAGE);
-        Ok(ended
-            .iter()
-            .chain(open.map(AsRef::as_ref))
-            .map(|attempt| attempt_view(attempt, essay_id))
-            .collect::<Vec<_>>())
+        let open = open.filter(|attempt| attempt.number >= from && ended.len() < limit);
+        let listed = ended.iter().chain(open.map(AsRef::as_ref));
+        let attempts: Vec<_> = listed.map(|attempt| attempt_view(attempt, essay_id)).collect();
+        let last = ended.last().map_or(from, |attempt| attempt.number);
+        let total = batch.phase(phase).map_or(0, |record| record.attempts);
+        let next_from = (ended.len() == limit && last < total).then_some(last + 1);
+        let answer = json!({ "attempts": attempts, "next_from": next_from, "late_outcomes": late });
+        Ok((Arc::clone(batch), answer))
     };
-    let attempts = engine.query(batch_id(&id)?, move |reader| read(reader?)).await?;
-    Ok(Json(json!({ "attempts": attempts })).into_response())
+    let (batch, answer) = engine.query(batch_id(&id)?, move |reader| read(reader?)).await?;
+    Ok((etag(&batch), Json(answer)).into_response())
+}
+
+/// The most late outcomes that one answer lists; the newest.
+const MAX_LATE: usize = 20;
+
+fn late_view(late: &LateOutcome) -> Value {
+    json!({
+        "at": late.at.to_timestamp(),
+        "attempt": late.attempt,
+        "correlation_id": late.correlation_id,
+        "phase_status": late.status,
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct CancelRequest {
+    user_id: Option<ClientId>,
+    reason: Option<RetryReason>,
+}
+
+/// Stops what waits or runs. Workers that are at it are not interrupted; what they bring comes too late.
+pub(super) async fn cancel(
+    State(gateway): State<Gateway>,
+    CorrelationId(correlation_id): CorrelationId,
+    Path(id): Path<String>,
+    identity: Identity,
+    IfMatch(versions): IfMatch,
+    Body(request): Body<CancelRequest>,
+) -> Result<Response, Problem> {
+    let engine = gateway.engine()?;
+    let by = identity.user(request.user_id.as_ref())?;
+    let reason = request.reason.map(RetryReason::into_string).filter(|reason| !reason.is_empty());
+    let reason = reason.unwrap_or_else(|| "User initiated cancellation".to_owned());
+    let submission = Submission::new(Input::Cancel { by, reason }, correlation_id).if_version(versions);
+    let batch = engine.submit(batch_id(&id)?, submission).await?;
+    let is_cancelled = |state: &PhaseState| matches!(state, PhaseState::Cancelled { .. });
+    let phases = batch.requested_phases().filter(|(_, record)| is_cancelled(&record.state));
+    let answer = json!({
+        "status": "cancelled",
+        "batch_id": batch.id.to_string(),
+        "phases": phases.map(|(phase, _)| phase.to_string()).collect::<Vec<_>>(),
+        "correlation_id": correlation_id,
+    });
+    Ok((etag(&batch), Json(answer)).into_response())
 }

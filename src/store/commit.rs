@@ -13,11 +13,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Durability;
-use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredMessage, StoredResult};
+use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult};
 use super::{Error, Feed, Sequence, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
-use crate::domain::{Attempt, Batch, BatchId, Millis, Phase, Timer};
+use crate::domain::{Attempt, Batch, BatchId, LateOutcome, Millis, Phase, Timer};
 
 /// The format of a store made by this version.
 const FORMAT_VERSION: u32 = 1;
@@ -106,6 +106,21 @@ impl Commit {
     /// As [`Commit::put_batch`].
     pub fn record_attempt(&mut self, batch: BatchId, phase: Phase, attempt: &Attempt) -> Result<(), Error> {
         self.put(keys::attempt(batch, phase, attempt.number), codec::encode(&StoredAttempt::of(attempt))?);
+        Ok(())
+    }
+
+    /// Adds an outcome that came too late to the record.
+    ///
+    /// # Errors
+    /// As [`Commit::put_batch`].
+    pub fn record_late(
+        &mut self,
+        batch: BatchId,
+        phase: Phase,
+        message: &Key,
+        late: &LateOutcome,
+    ) -> Result<(), Error> {
+        self.put(keys::late_outcome(batch, phase, late.at, message), codec::encode(&StoredLate::of(late))?);
         Ok(())
     }
 

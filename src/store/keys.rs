@@ -8,6 +8,7 @@
 //! | `e` | batch | essays |
 //! | `r` | batch, phase | how the essays came out of the phase |
 //! | `a` | batch, phase, number u32 | an attempt that has ended |
+//! | `l` | batch, phase, time u64 ms, start of the message's hash | an outcome that came too late |
 //! | `o` | group, sequence u64 | a message that its group has not consumed |
 //! | `k` | group, topic, hash | idempotency key: when it expires, u64 ms |
 //! | `x` | expiry u64 ms, group, topic, hash | nothing: the order in which keys expire |
@@ -60,6 +61,20 @@ pub(super) fn attempts(id: BatchId, phase: Phase) -> Vec<u8> {
 pub(super) fn attempt(id: BatchId, phase: Phase, number: u32) -> Vec<u8> {
     let mut key = attempts(id, phase);
     key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+pub(super) fn late_outcomes(id: BatchId, phase: Phase) -> Vec<u8> {
+    let mut key = of_batch(b'l', id);
+    key.push(phase_byte(phase));
+    key
+}
+
+/// The message tells apart outcomes that came in the same millisecond.
+pub(super) fn late_outcome(id: BatchId, phase: Phase, at: Millis, message: &Key) -> Vec<u8> {
+    let mut key = late_outcomes(id, phase);
+    key.extend_from_slice(&at.0.to_be_bytes());
+    key.extend_from_slice(&message.hash[..8]);
     key
 }
 

@@ -1,10 +1,10 @@
 //! Point reads and ordered ranges. All of them block.
 
-use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredMessage, StoredResult};
+use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult};
 use super::{Error, Sequence, Store, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
-use crate::domain::{Attempt, Batch, BatchId, Millis, Phase, Timer};
+use crate::domain::{Attempt, Batch, BatchId, LateOutcome, Millis, Phase, Timer};
 
 /// A message that its group has not consumed.
 #[derive(Debug, Clone)]
@@ -65,6 +65,15 @@ impl Store {
         let range = keys::attempt(id, phase, first)..=keys::attempt(id, phase, u32::MAX);
         let ledger = self.shared.tree.range(range);
         ledger.values().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
+    }
+
+    /// Outcomes of `phase` that came too late, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn late_outcomes(&self, id: BatchId, phase: Phase, limit: usize) -> Result<Vec<LateOutcome>, Error> {
+        let late = self.shared.tree.scan_prefix(keys::late_outcomes(id, phase)).values().rev().take(limit);
+        late.map(|value| codec::decode::<StoredLate>(&value.map_err(failed)?)?.into_late()).collect()
     }
 
     /// The text whose SHA-256 is `hash`.

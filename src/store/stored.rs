@@ -11,7 +11,7 @@ use super::{Error, keys};
 use crate::contract::{Headers, Message};
 use crate::domain::{
     Attempt, AttemptEnd, AttemptOutcome, Batch, BatchDetails, BatchId, Category, Essay, EssayContent, EssayOutput,
-    EssayResult, Millis, Phase, PhaseError, PhaseRecord, PhaseState, Run, Scope, Slot, Trigger,
+    EssayResult, LateOutcome, Millis, Phase, PhaseError, PhaseRecord, PhaseState, Run, Scope, Slot, Trigger,
 };
 
 fn corrupt(error: impl std::fmt::Display) -> Error {
@@ -58,6 +58,7 @@ enum StoredState {
     Succeeded { attempt: StoredAttempt },
     PartiallySucceeded { attempt: StoredAttempt },
     Failed { attempt: StoredAttempt },
+    Cancelled { attempt: Option<StoredAttempt> },
     SkippedDependency { because: u8 },
 }
 
@@ -104,6 +105,7 @@ struct StoredEnd {
     failed: u32,
     failed_slots: Runs,
     error: Option<StoredError>,
+    note: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,6 +113,7 @@ enum StoredOutcome {
     Succeeded,
     PartiallySucceeded,
     Failed,
+    Cancelled,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -220,6 +223,9 @@ impl StoredPhase {
                 StoredState::PartiallySucceeded { attempt: StoredAttempt::of(attempt) }
             }
             PhaseState::Failed { attempt } => StoredState::Failed { attempt: StoredAttempt::of(attempt) },
+            PhaseState::Cancelled { attempt } => {
+                StoredState::Cancelled { attempt: attempt.as_ref().map(|attempt| StoredAttempt::of(attempt)) }
+            }
             PhaseState::SkippedDependency { because } => {
                 StoredState::SkippedDependency { because: keys::phase_byte(*because) }
             }
@@ -250,6 +256,9 @@ impl StoredPhase {
                 PhaseState::PartiallySucceeded { attempt: attempt(stored)? }
             }
             StoredState::Failed { attempt: stored } => PhaseState::Failed { attempt: attempt(stored)? },
+            StoredState::Cancelled { attempt: stored } => {
+                PhaseState::Cancelled { attempt: stored.map(attempt).transpose()? }
+            }
             StoredState::SkippedDependency { because } => {
                 PhaseState::SkippedDependency { because: keys::phase_of(because)? }
             }
@@ -335,11 +344,13 @@ impl StoredEnd {
                 AttemptOutcome::Succeeded => StoredOutcome::Succeeded,
                 AttemptOutcome::PartiallySucceeded => StoredOutcome::PartiallySucceeded,
                 AttemptOutcome::Failed => StoredOutcome::Failed,
+                AttemptOutcome::Cancelled => StoredOutcome::Cancelled,
             },
             successful: end.successful,
             failed: end.failed,
             failed_slots: Runs::of(&end.failed_slots),
             error: end.error.as_ref().map(StoredError::of),
+            note: end.note.clone(),
         }
     }
 
@@ -350,11 +361,13 @@ impl StoredEnd {
                 StoredOutcome::Succeeded => AttemptOutcome::Succeeded,
                 StoredOutcome::PartiallySucceeded => AttemptOutcome::PartiallySucceeded,
                 StoredOutcome::Failed => AttemptOutcome::Failed,
+                StoredOutcome::Cancelled => AttemptOutcome::Cancelled,
             },
             successful: self.successful,
             failed: self.failed,
             failed_slots: self.failed_slots.slots(),
             error: self.error.map(StoredError::into_error).transpose()?,
+            note: self.note,
         })
     }
 }
@@ -516,6 +529,35 @@ impl StoredMessage {
             key: self.key,
             headers: self.headers.map(|(event_id, trace_id)| Headers { event_id, trace_id }),
             body: self.body.into(),
+        })
+    }
+}
+
+/// An outcome of an attempt that was not in flight.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredLate {
+    at: u64,
+    attempt: Option<u32>,
+    correlation_id: Option<Uuid>,
+    status: String,
+}
+
+impl StoredLate {
+    pub(super) fn of(late: &LateOutcome) -> Self {
+        Self {
+            at: late.at.0,
+            attempt: late.attempt,
+            correlation_id: late.correlation_id,
+            status: late.status.as_str().to_owned(),
+        }
+    }
+
+    pub(super) fn into_late(self) -> Result<LateOutcome, Error> {
+        Ok(LateOutcome {
+            at: Millis(self.at),
+            attempt: self.attempt,
+            correlation_id: self.correlation_id,
+            status: parse(&self.status)?,
         })
     }
 }

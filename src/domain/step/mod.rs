@@ -4,6 +4,7 @@
 //! true when the store has committed it, and is told to others only after that.
 
 mod announce;
+mod cancel;
 mod outcome;
 mod progress;
 mod readiness;
@@ -62,6 +63,13 @@ pub enum Input {
     },
     /// A phase shall run again, alone.
     RetryPhase(RetryRequest),
+    /// Whatever waits or runs shall stop.
+    Cancel {
+        /// Who asks.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// A worker has taken the command of an attempt.
     PhaseStarted {
         /// The phase.
@@ -106,6 +114,19 @@ pub struct PhaseOutcome {
     pub retry_after_ms: Option<u64>,
     /// Why single essays failed, where the worker said so.
     pub essay_errors: BTreeMap<String, PhaseError>,
+}
+
+/// An outcome that came when its attempt was not in flight any more: on record, and without effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateOutcome {
+    /// When it came.
+    pub at: Millis,
+    /// The attempt, where the worker echoed it.
+    pub attempt: Option<u32>,
+    /// The correlation id of the command that it answers.
+    pub correlation_id: Option<Uuid>,
+    /// What it says.
+    pub status: BatchStatus,
 }
 
 /// What a step is told besides the input.
@@ -211,6 +232,7 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
             | Input::AmendPrompt { .. }
             | Input::RequestPipeline { .. }
             | Input::RetryPhase(_)
+            | Input::Cancel { .. }
             | Input::PhaseStarted { .. }
             | Input::PhaseOutcome(_)
             | Input::DeadlineExpired { .. }
@@ -225,6 +247,7 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
         Input::AmendPrompt { by, student_prompt_ref } => draft.amend_prompt(&by, student_prompt_ref)?,
         Input::RequestPipeline { by, last, prompt } => draft.request_pipeline(&by, last, prompt)?,
         Input::RetryPhase(request) => draft.retry_phase(request)?,
+        Input::Cancel { by, reason } => draft.cancel(&by, &reason)?,
         Input::PhaseStarted { phase, attempt } => draft.phase_started(phase, attempt)?,
         Input::PhaseOutcome(outcome) => draft.phase_outcome(outcome)?,
         Input::DeadlineExpired { phase, attempt } => draft.deadline_expired(phase, attempt)?,

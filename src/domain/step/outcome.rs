@@ -169,7 +169,7 @@ impl Draft<'_> {
             }
         }
         let outcome = outcome_of(successful, failed);
-        let end = AttemptEnd { at: self.context.now, outcome, successful, failed, failed_slots, error };
+        let end = AttemptEnd { at: self.context.now, outcome, successful, failed, failed_slots, error, note: None };
         let attempt = self.record_end(phase, attempt, end);
         if let Some(scope) = self.scope_to_try_again(phase, &attempt) {
             self.back_off(phase, attempt, scope, retry_after_ms);
@@ -192,7 +192,7 @@ impl Draft<'_> {
         let state = match outcome_of(successful, failed) {
             AttemptOutcome::Succeeded => PhaseState::Succeeded { attempt },
             AttemptOutcome::PartiallySucceeded => PhaseState::PartiallySucceeded { attempt },
-            AttemptOutcome::Failed => PhaseState::Failed { attempt },
+            AttemptOutcome::Failed | AttemptOutcome::Cancelled => PhaseState::Failed { attempt },
         };
         self.set_state(phase, state);
         self.advance();

@@ -245,6 +245,7 @@ fn require_ended(phase: Phase, record: &PhaseRecord) -> Result<(), Rejected> {
         PhaseState::Succeeded { .. }
         | PhaseState::PartiallySucceeded { .. }
         | PhaseState::Failed { .. }
+        | PhaseState::Cancelled { .. }
         | PhaseState::SkippedDependency { .. } => Ok(()),
     }
 }

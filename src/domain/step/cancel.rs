@@ -1,0 +1,63 @@
+//! A user stops what is running: everything that waits or runs becomes cancelled, and what is complete stays.
+
+use std::sync::Arc;
+
+use super::{Draft, Effect, Timer, TimerKind};
+use crate::contract::BatchStatus;
+use crate::domain::phase::{Attempt, AttemptEnd, AttemptOutcome, Phase, PhaseState};
+use crate::domain::rejection::Rejected;
+
+impl Draft<'_> {
+    pub(super) fn cancel(&mut self, by: &str, reason: &str) -> Result<(), Rejected> {
+        self.require_owner(by)?;
+        let run = self.batch.run.take().ok_or(Rejected::NothingToCancel)?;
+        for phase in Phase::ALL {
+            self.cancel_phase(phase, &format!("cancelled by {by}: {reason}"));
+        }
+        self.batch.status = BatchStatus::Cancelled;
+        self.changed = true;
+        self.announce_completion(&run, self.batch.essay_counts());
+        Ok(())
+    }
+
+    fn cancel_phase(&mut self, phase: Phase, note: &str) {
+        let attempt = match self.batch.phase_state(phase) {
+            None
+            | Some(
+                PhaseState::Succeeded { .. }
+                | PhaseState::PartiallySucceeded { .. }
+                | PhaseState::Failed { .. }
+                | PhaseState::SkippedDependency { .. }
+                | PhaseState::Cancelled { .. },
+            ) => return,
+            Some(PhaseState::PendingDependencies { .. }) => None,
+            Some(PhaseState::Requested { attempt }) => Some(self.end_cancelled(phase, Arc::clone(attempt), note)),
+            Some(PhaseState::Dispatched { attempt, deadline } | PhaseState::InProgress { attempt, deadline }) => {
+                let (attempt, due) = (Arc::clone(attempt), *deadline);
+                let timer = Timer { kind: TimerKind::Deadline, due, phase, attempt: attempt.number };
+                self.effects.push(Effect::DisarmTimer(timer));
+                Some(self.end_cancelled(phase, attempt, note))
+            }
+            Some(PhaseState::BackingOff { attempt, again_at, .. }) => {
+                let (attempt, due) = (Arc::clone(attempt), *again_at);
+                let timer = Timer { kind: TimerKind::Retry, due, phase, attempt: attempt.number };
+                self.effects.push(Effect::DisarmTimer(timer));
+                Some(attempt)
+            }
+        };
+        self.set_state(phase, PhaseState::Cancelled { attempt });
+    }
+
+    fn end_cancelled(&mut self, phase: Phase, attempt: Arc<Attempt>, note: &str) -> Arc<Attempt> {
+        let end = AttemptEnd {
+            at: self.context.now,
+            outcome: AttemptOutcome::Cancelled,
+            successful: 0,
+            failed: 0,
+            failed_slots: Vec::new(),
+            error: None,
+            note: Some(note.to_owned()),
+        };
+        self.record_end(phase, attempt, end)
+    }
+}
