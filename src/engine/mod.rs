@@ -7,6 +7,7 @@
 
 mod cache;
 mod inbound;
+mod once;
 mod orchestrator;
 mod partition;
 mod publish;
@@ -22,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use crate::store::StoredAnswer as Answer;
 pub use inbound::DEFAULT_RETRY_REASON;
+pub use once::RequestKey;
 pub use partition::{Claim, Reader};
 pub use publish::content_id;
 
@@ -32,6 +35,7 @@ use crate::contract::Message;
 use crate::contract::idempotency::Key;
 use crate::domain::{Batch, BatchId, Input, Rejected, Rules};
 use crate::store::{self, Store};
+use once::{InFlight, Once};
 use partition::{Cause, Partition, Request, Settlement, StepReply, StepRequest};
 
 /// How the engine runs.
@@ -68,6 +72,12 @@ pub enum Error {
     /// The batch does not allow it.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// The request's key was used for another request.
+    #[error("this Idempotency-Key was used for another request; use a new one for each request")]
+    KeyReused,
+    /// A request with the same key is being served.
+    #[error("a request with this Idempotency-Key is being served; ask again for its answer")]
+    KeyInFlight,
     /// Too much is waiting already.
     #[error("too many requests are waiting; try again in a moment")]
     Overloaded,
@@ -89,13 +99,14 @@ pub struct Submission {
     correlation_id: Uuid,
     contents: Vec<String>,
     versions: Option<Vec<u64>>,
+    once: Option<Once>,
 }
 
 impl Submission {
     /// `input`, connected with the request that it comes from.
     #[must_use]
     pub const fn new(input: Input, correlation_id: Uuid) -> Self {
-        Self { input, correlation_id, contents: Vec::new(), versions: None }
+        Self { input, correlation_id, contents: Vec::new(), versions: None, once: None }
     }
 
     /// Stores these texts in the same commit.
@@ -145,6 +156,7 @@ struct Shared {
     bus: Arc<Bus>,
     clock: Clock,
     counters: Arc<Counters>,
+    in_flight: InFlight,
     tasks: TaskTracker,
     stop: CancellationToken,
     failed: CancellationToken,
@@ -192,7 +204,18 @@ impl Engine {
             threads.push(thread);
         }
         let threads = std::sync::Mutex::new(threads);
-        let shared = Shared { partitions, threads, store, bus, clock, counters, tasks, stop, failed };
+        let shared = Shared {
+            partitions,
+            threads,
+            store,
+            bus,
+            clock,
+            counters,
+            in_flight: InFlight::default(),
+            tasks,
+            stop,
+            failed,
+        };
         let engine = Self { shared: Arc::new(shared) };
         relay::start(&engine, relays).await?;
         orchestrator::start(&engine);
@@ -206,6 +229,38 @@ impl Engine {
     /// # Errors
     /// [`Error::Rejected`] where the batch does not allow it; the others where it may be tried again.
     pub async fn submit(&self, batch: BatchId, submission: Submission) -> Result<Arc<Batch>, Error> {
+        match self.send(batch, submission).await? {
+            StepReply::Done(batch) => Ok(batch),
+            StepReply::Duplicate | StepReply::Answered(_) | StepReply::Replayed(_) => {
+                Err(Error::Unavailable("a request without a key has no answer to repeat".to_owned()))
+            }
+        }
+    }
+
+    /// As [`Engine::submit`], for a request that named itself: its answer, made by `render`, is stored with the change,
+    /// and given again, as it was, to a repetition. Answers whether it is one.
+    ///
+    /// # Errors
+    /// Besides those of [`Engine::submit`], [`Error::KeyReused`] and [`Error::KeyInFlight`].
+    pub async fn submit_once(
+        &self,
+        batch: BatchId,
+        submission: Submission,
+        key: RequestKey,
+        render: impl FnOnce(&Batch) -> Answer + Send + 'static,
+    ) -> Result<(Answer, bool), Error> {
+        let reservation = self.shared.in_flight.reserve(key).ok_or(Error::KeyInFlight)?;
+        let once = Some(Once { key, render: Box::new(render), reservation });
+        match self.send(batch, Submission { once, ..submission }).await? {
+            StepReply::Answered(answer) => Ok((answer, false)),
+            StepReply::Replayed(answer) => Ok((answer, true)),
+            StepReply::Done(_) | StepReply::Duplicate => {
+                Err(Error::Unavailable("a request with a key has its own answer".to_owned()))
+            }
+        }
+    }
+
+    async fn send(&self, batch: BatchId, submission: Submission) -> Result<StepReply, Error> {
         let (reply, answer) = oneshot::channel();
         let request = StepRequest { batch, submission, cause: Cause::Request, reply };
         self.partition_of(batch.0.as_bytes()).try_send(Request::Step(Box::new(request))).map_err(
@@ -214,10 +269,7 @@ impl Engine {
                 mpsc::error::TrySendError::Closed(_) => self.unavailable(),
             },
         )?;
-        match answer.await.map_err(|_| self.unavailable())?? {
-            StepReply::Done(batch) => Ok(batch),
-            StepReply::Duplicate => Err(Error::Unavailable("a request has no idempotency key".to_owned())),
-        }
+        answer.await.map_err(|_| self.unavailable())?
     }
 
     /// Lets `question` read what is durable of `batch`.

@@ -75,7 +75,7 @@ async fn settle(delivery: Delivery, pending: Pending) {
     let message = delivery.message();
     let result = match pending {
         Pending::Step(answer) => match answer.await {
-            Ok(Ok(StepReply::Done(_))) => Ok(()),
+            Ok(Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_))) => Ok(()),
             Ok(Ok(StepReply::Duplicate)) => {
                 tracing::debug!(topic = %message.topic, key = %message.key, "a message had been handled before");
                 Ok(())

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::cache::Cache;
+use super::once::{KEPT_MS, Once, Reservation};
 use super::timers::Timers;
 use super::{Counters, Error, Submission, publish};
 use crate::clock::Clock;
@@ -20,7 +21,7 @@ use crate::contract::{Group, Message};
 use crate::domain::{
     Attempt, Batch, BatchId, Context, Effect, Input, LateOutcome, Millis, Phase, Rejected, Rules, Step, Timer, step,
 };
-use crate::store::{self, Commit, Sequence, Store};
+use crate::store::{self, Commit, Sequence, Store, StoredAnswer};
 
 /// The most requests that are stepped before they are committed.
 const MAX_ROUND: usize = 256;
@@ -58,6 +59,10 @@ pub(super) enum StepReply {
     Done(Arc<Batch>),
     /// The message had been handled before.
     Duplicate,
+    /// The answer to a request that named itself, stored with what it changed.
+    Answered(StoredAnswer),
+    /// The stored answer of an earlier request of the same name.
+    Replayed(StoredAnswer),
 }
 
 /// A commit that is no step of a batch.
@@ -161,6 +166,8 @@ struct Round {
     records: HashMap<BatchId, Arc<Batch>>,
     completed: HashSet<(Group, Key)>,
     due: Vec<Millis>,
+    /// Keys of requests whose change is not durable yet.
+    reservations: Vec<Reservation>,
     answers: Vec<Answer>,
     questions: Vec<(BatchId, Question)>,
 }
@@ -220,7 +227,26 @@ impl Partition {
         let StepRequest { batch, mut submission, cause, reply } = request;
         let contents = std::mem::take(&mut submission.contents);
         let late = self.late_outcome(&submission.input);
-        let answer = match self.try_step(round, batch, submission, &cause) {
+        let once = submission.once.take();
+        if let Some(once) = &once {
+            match self.store.answer(&once.key.hash, self.clock.now()) {
+                Ok(None) => {}
+                Ok(Some(answer)) if answer.fingerprint == once.key.fingerprint => {
+                    // Durable since it was stored, and nothing else comes of it.
+                    let _ = reply.send(Ok(StepReply::Replayed(answer)));
+                    return;
+                }
+                Ok(Some(_)) => {
+                    let _ = reply.send(Err(Error::KeyReused));
+                    return;
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error.into()));
+                    return;
+                }
+            }
+        }
+        let answer = match self.try_step(round, batch, submission, once, &cause) {
             Ok(answer) => answer,
             Err(error) => {
                 // Nothing of it is in the round, so it can be answered at once, and is not used up.
@@ -228,7 +254,7 @@ impl Partition {
                 return;
             }
         };
-        if let Ok(StepReply::Done(_)) = &answer {
+        if let Ok(StepReply::Done(_) | StepReply::Answered(_)) = &answer {
             for text in &contents {
                 round.commit.put_content(text);
             }
@@ -259,6 +285,7 @@ impl Partition {
         round: &mut Round,
         id: BatchId,
         submission: Submission,
+        once: Option<Once>,
         cause: &Cause,
     ) -> Result<Result<StepReply, Rejected>, store::Error> {
         let now = self.clock.now();
@@ -268,7 +295,7 @@ impl Partition {
             return Ok(Ok(StepReply::Duplicate));
         }
         let old = self.record(round, id)?;
-        let Submission { input, correlation_id, contents: _, versions } = submission;
+        let Submission { input, correlation_id, contents: _, versions, once: _ } = submission;
         if let (Some(old), Some(versions)) = (&old, versions)
             && !versions.contains(&old.version)
         {
@@ -280,7 +307,7 @@ impl Partition {
             Err(rejected) => return Ok(Err(rejected)),
         };
         if old.as_ref().is_some_and(|old| old.version == batch.version) {
-            return Ok(Ok(StepReply::Done(Arc::new(batch))));
+            return self.reply(round, Arc::new(batch), once).map(Ok);
         }
         // Built apart, so that a step whose effects cannot be encoded leaves nothing in the round.
         let mut commit = Commit::new();
@@ -301,7 +328,16 @@ impl Partition {
         round.due.append(&mut due);
         let batch = Arc::new(batch);
         round.records.insert(id, Arc::clone(&batch));
-        Ok(Ok(StepReply::Done(batch)))
+        self.reply(round, batch, once).map(Ok)
+    }
+
+    /// The answer to a step that was allowed; that of a request which named itself is committed with it.
+    fn reply(&self, round: &mut Round, batch: Arc<Batch>, once: Option<Once>) -> Result<StepReply, store::Error> {
+        let Some(Once { key, render, reservation }) = once else { return Ok(StepReply::Done(batch)) };
+        let answer = StoredAnswer { fingerprint: key.fingerprint, ..render(&batch) };
+        round.reservations.push(reservation);
+        round.commit.keep_answer(&key.hash, &answer, self.clock.now().plus(KEPT_MS))?;
+        Ok(StepReply::Answered(answer))
     }
 
     /// Uses up what caused a step. A message that was refused is used up too, and keeps its key: it would be refused
@@ -312,7 +348,7 @@ impl Partition {
             Cause::Timer(timer) => round.commit.disarm_timer(batch, timer),
             Cause::Message { group, sequence, key } => {
                 match answer {
-                    Ok(StepReply::Done(_)) => {}
+                    Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_)) => {}
                     Ok(StepReply::Duplicate) => Counters::add(&self.counters.duplicates),
                     Err(_) => Counters::add(&self.counters.refused_messages),
                 }
@@ -402,9 +438,10 @@ impl Partition {
 
     /// Commits the round, and then, and only then, answers.
     fn finish(&mut self, round: Round) -> Result<(), Error> {
-        let Round { commit, records, completed: _, due, answers, questions } = round;
+        let Round { commit, records, completed: _, due, reservations, answers, questions } = round;
         let committed = if commit.is_empty() { Ok(()) } else { self.store.commit_blocking(commit) };
         let committed = committed.map_err(Error::from);
+        drop(reservations);
         if committed.is_ok() {
             for record in records.into_values() {
                 self.cache.put(record);

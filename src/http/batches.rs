@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::context::{Body, CorrelationId, Identity, IfMatch, etag, parse};
+use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag, parse};
 use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
 use crate::contract::{ProcessingPipelineState, Text};
@@ -32,10 +31,9 @@ pub(super) async fn register(
     State(gateway): State<Gateway>,
     CorrelationId(correlation_id): CorrelationId,
     identity: Identity,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    Body { value: mut body, key }: Body<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
-    let mut body: Map<String, Value> = parse(&body?)?;
     // The user may be named by the header alone.
     if let (None | Some(Value::Null), Some(user)) = (body.get("user_id"), identity.as_deref()) {
         body.insert("user_id".to_owned(), user.into());
@@ -50,9 +48,13 @@ pub(super) async fn register(
 
     let batch = BatchId(Uuid::now_v7());
     let registration = Registration::new(batch, request, engine.clock().now())?;
-    engine.submit(batch, Submission::new(Input::Register(Box::new(registration)), correlation_id)).await?;
-    let answer = json!({ "batch_id": batch.to_string(), "correlation_id": correlation_id, "status": "registered" });
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    let submission = Submission::new(Input::Register(Box::new(registration)), correlation_id);
+    change(engine, batch, submission, key, move |batch| {
+        let body =
+            json!({ "batch_id": batch.id.to_string(), "correlation_id": correlation_id, "status": "registered" });
+        answer(StatusCode::ACCEPTED, batch, &body)
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -73,7 +75,7 @@ pub(super) async fn provide_essays(
     CorrelationId(correlation_id): CorrelationId,
     Path(id): Path<String>,
     identity: Identity,
-    Body(request): Body<EssaysRequest>,
+    Body { value: request, key }: Body<EssaysRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(request.user_id.as_ref())?;
@@ -103,24 +105,25 @@ pub(super) async fn provide_essays(
         essays.push(NewEssay { file_name: essay.file_name.into_string(), text_storage_id });
     }
     let sent = essays.len();
-    let batch = batch_id(&id)?;
-    let submission = Submission::new(Input::ProvideEssays { by, essays }, correlation_id);
-    let batch = engine.submit(batch, submission.with_contents(contents)).await?;
-    let received = usize::from(batch.essays_received);
-    let essays: Vec<_> = (received - sent..received)
-        .filter_map(|slot| batch.original_essay(slot.try_into().ok()?))
-        .map(|essay| json!({ "essay_id": essay.essay_id, "text_storage_id": essay.text_storage_id }))
-        .collect();
-    let answer = json!({
-        "status": "accepted",
-        "batch_id": batch.id.to_string(),
-        "essays": essays,
-        "received": received,
-        "expected": batch.essays.len(),
-        "batch_status": batch.status.for_client(),
-        "correlation_id": correlation_id,
-    });
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    let submission = Submission::new(Input::ProvideEssays { by, essays }, correlation_id).with_contents(contents);
+    change(engine, batch_id(&id)?, submission, key, move |batch| {
+        let received = usize::from(batch.essays_received);
+        let essays: Vec<_> = (received - sent..received)
+            .filter_map(|slot| batch.original_essay(slot.try_into().ok()?))
+            .map(|essay| json!({ "essay_id": essay.essay_id, "text_storage_id": essay.text_storage_id }))
+            .collect();
+        let body = json!({
+            "status": "accepted",
+            "batch_id": batch.id.to_string(),
+            "essays": essays,
+            "received": received,
+            "expected": batch.essays.len(),
+            "batch_status": batch.status.for_client(),
+            "correlation_id": correlation_id,
+        });
+        answer(StatusCode::ACCEPTED, batch, &body)
+    })
+    .await
 }
 
 pub(super) async fn amend_prompt(
@@ -129,21 +132,21 @@ pub(super) async fn amend_prompt(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
-    Body(request): Body<BatchPromptAmendmentRequest>,
+    Body { value: request, .. }: Body<BatchPromptAmendmentRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(None)?;
     let student_prompt_ref = request.student_prompt_ref.clone();
     let submission = Submission::new(Input::AmendPrompt { by, student_prompt_ref }, correlation_id);
     let batch = engine.submit(batch_id(&id)?, submission.if_version(versions)).await?;
-    let answer = json!({ "status": "success", "batch_id": batch.id.to_string(), "student_prompt_ref": request.student_prompt_ref });
-    Ok(Json(answer).into_response())
+    let body = json!({ "status": "success", "batch_id": batch.id.to_string(), "student_prompt_ref": request.student_prompt_ref });
+    Ok((etag(&batch), Json(body)).into_response())
 }
 
 pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String>) -> Result<Response, Problem> {
     let BatchState { batch, pipeline_state, now } = read_state(&gateway, &id).await?;
     let details = &batch.details;
-    let answer = json!({
+    let body = json!({
         "batch_id": batch.id.to_string(),
         "status": batch.status.for_client(),
         "details": {
@@ -161,7 +164,7 @@ pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String
         "stuck_since": batch.stuck_since(now).map(Millis::to_timestamp),
         "stale": batch.stale_phases().iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
-    Ok((etag(&batch), Json(answer)).into_response())
+    Ok((etag(&batch), Json(body)).into_response())
 }
 
 /// A batch as it is now.

@@ -2,19 +2,23 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::{ALLOW, ETAG, IF_MATCH};
+use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::contract::requests::ClientId;
-use crate::domain::Batch;
+use crate::domain::{Batch, BatchId};
+use crate::engine::{Answer, Engine, RequestKey, Submission};
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// What connects the request with all that it causes.
@@ -100,7 +104,12 @@ impl Identity {
 
 /// A JSON body. Its content type is not looked at: a client that sends JSON means it.
 #[derive(Debug)]
-pub(super) struct Body<T>(pub(super) T);
+pub(super) struct Body<T> {
+    /// What it says.
+    pub(super) value: T,
+    /// The request's name for itself, with what makes it this request: the header Idempotency-Key.
+    pub(super) key: Option<RequestKey>,
+}
 
 /// From how many bytes on a body is read beside the runtime: it takes about a millisecond then.
 const LARGE_BODY_BYTES: usize = 256 * 1_024;
@@ -109,13 +118,65 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let name = key_of(request.headers())?;
+        let user = user_of(request.headers())?.unwrap_or_default();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let bytes = Bytes::from_request(request, state).await?;
-        if bytes.len() < LARGE_BODY_BYTES {
-            return parse(&bytes).map(Self);
+        let size = bytes.len();
+        let read = move || {
+            let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
+            let key = name.map(|name| RequestKey::new(&name, &parts));
+            parse(&bytes).map(|value| Self { value, key })
+        };
+        if size < LARGE_BODY_BYTES {
+            return read();
         }
-        let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
-        parsed.map_err(|_| Problem::bad_request("the body could not be read"))?.map(Self)
+        tokio::task::spawn_blocking(read).await.map_err(|_| Problem::bad_request("the body could not be read"))?
     }
+}
+
+/// The header Idempotency-Key: 1 to 255 characters, with or without quotes around them.
+fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let malformed = || Problem::bad_request("Idempotency-Key has between 1 and 255 characters, and is sent once");
+    let text = value.to_str().map_err(|_| malformed())?.trim();
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let is_fit = (1..=255).contains(&text.len()) && values.next().is_none();
+    if is_fit { Ok(Some(text.to_owned())) } else { Err(malformed()) }
+}
+
+/// Does what a request asks for, once where it named itself, and answers what `render` makes of the record.
+pub(super) async fn change(
+    engine: &Engine,
+    batch: BatchId,
+    submission: Submission,
+    key: Option<RequestKey>,
+    render: impl FnOnce(&Batch) -> Answer + Send + 'static,
+) -> Result<Response, Problem> {
+    let (answer, is_replayed) = match key {
+        Some(key) => engine.submit_once(batch, submission, key, render).await?,
+        None => (render(&*engine.submit(batch, submission).await?), false),
+    };
+    let mut response = Response::new(answer.body.into());
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    for (name, value) in answer.headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if is_replayed {
+        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// An answer about `batch`, with its version.
+pub(super) fn answer(status: StatusCode, batch: &Batch, body: &Value) -> Answer {
+    let headers = etag(batch).map(|(name, value)| (name.as_str().to_owned(), value)).to_vec();
+    Answer { fingerprint: [0; 32], status: status.as_u16(), headers, body: body.to_string().into_bytes() }
 }
 
 /// Reads `bytes`, and names the field that is wrong.

@@ -35,7 +35,7 @@ pub(super) struct DefineRequest {
 /// What a pipeline would run on this batch. A batch that is not known here has completed nothing.
 pub(super) async fn define_pipeline(
     State(gateway): State<Gateway>,
-    Body(request): Body<DefineRequest>,
+    Body { value: request, .. }: Body<DefineRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let phases = resolve(request.requested_pipeline.as_str()).map_err(|error| Problem::invalid(error.to_string()))?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::batches::batch_id;
-use super::context::{Body, CorrelationId, Identity, IfMatch, etag};
+use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag};
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
@@ -41,7 +41,7 @@ pub(super) async fn request_pipeline(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
-    Body(request): Body<PipelineRequest>,
+    Body { value: request, key }: Body<PipelineRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(request.user_id.as_ref())?;
@@ -58,14 +58,17 @@ pub(super) async fn request_pipeline(
         let input = Input::RequestPipeline { by, last: phase, prompt: request.prompt_payload };
         (input, format!("the pipeline {phase} is going to run"))
     };
-    engine.submit(batch, Submission::new(input, correlation_id).if_version(versions)).await?;
-    let answer = json!({
-        "status": "accepted",
-        "message": message,
-        "batch_id": batch.to_string(),
-        "correlation_id": correlation_id,
-    });
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    let submission = Submission::new(input, correlation_id).if_version(versions);
+    change(engine, batch, submission, key, move |batch| {
+        let body = json!({
+            "status": "accepted",
+            "message": message,
+            "batch_id": batch.id.to_string(),
+            "correlation_id": correlation_id,
+        });
+        answer(StatusCode::ACCEPTED, batch, &body)
+    })
+    .await
 }
 
 fn reason_or_default(reason: Option<RetryReason>) -> String {
@@ -109,7 +112,7 @@ pub(super) async fn retry(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
-    Body(mut request): Body<RetryPhaseRequest>,
+    Body { value: mut request, key }: Body<RetryPhaseRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     if !identity.is_known() && request.user_id.is_none() {
@@ -135,10 +138,15 @@ pub(super) async fn retry(
         answer["status"] = "dry_run".into();
         return Ok((etag(&before), Json(answer)).into_response());
     }
-    let batch = engine.submit(batch, Submission::new(input, correlation_id).if_version(versions)).await?;
-    let answer = plan(&batch, phase, correlation_id);
-    let location = format!("/v1/batches/{}/phases/{phase}/attempts?from={}", batch.id, answer["attempt"]);
-    Ok((StatusCode::ACCEPTED, etag(&batch), [(header::LOCATION, location)], Json(answer)).into_response())
+    let submission = Submission::new(input, correlation_id).if_version(versions);
+    change(engine, batch, submission, key, move |batch| {
+        let body = plan(batch, phase, correlation_id);
+        let location = format!("/v1/batches/{}/phases/{phase}/attempts?from={}", batch.id, body["attempt"]);
+        let mut answer = answer(StatusCode::ACCEPTED, batch, &body);
+        answer.headers.push((header::LOCATION.as_str().to_owned(), location));
+        answer
+    })
+    .await
 }
 
 /// What a retry does, read off the batch as it is after it was accepted. The preview says the same.
@@ -235,21 +243,23 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
-    Body(request): Body<CancelRequest>,
+    Body { value: request, key }: Body<CancelRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(request.user_id.as_ref())?;
     let reason = request.reason.map(RetryReason::into_string).filter(|reason| !reason.is_empty());
     let reason = reason.unwrap_or_else(|| "User initiated cancellation".to_owned());
     let submission = Submission::new(Input::Cancel { by, reason }, correlation_id).if_version(versions);
-    let batch = engine.submit(batch_id(&id)?, submission).await?;
-    let is_cancelled = |state: &PhaseState| matches!(state, PhaseState::Cancelled { .. });
-    let phases = batch.requested_phases().filter(|(_, record)| is_cancelled(&record.state));
-    let answer = json!({
-        "status": "cancelled",
-        "batch_id": batch.id.to_string(),
-        "phases": phases.map(|(phase, _)| phase.to_string()).collect::<Vec<_>>(),
-        "correlation_id": correlation_id,
-    });
-    Ok((etag(&batch), Json(answer)).into_response())
+    change(engine, batch_id(&id)?, submission, key, move |batch| {
+        let is_cancelled = |state: &PhaseState| matches!(state, PhaseState::Cancelled { .. });
+        let phases = batch.requested_phases().filter(|(_, record)| is_cancelled(&record.state));
+        let body = json!({
+            "status": "cancelled",
+            "batch_id": batch.id.to_string(),
+            "phases": phases.map(|(phase, _)| phase.to_string()).collect::<Vec<_>>(),
+            "correlation_id": correlation_id,
+        });
+        answer(StatusCode::OK, batch, &body)
+    })
+    .await
 }

@@ -30,6 +30,7 @@ pub struct Problem {
 /// Codes beside those of the contract, which has none for these.
 mod codes {
     pub(super) const CONFLICT: &str = "CONFLICT";
+    pub(super) const IDEMPOTENCY_KEY_REUSED: &str = "IDEMPOTENCY_KEY_REUSED";
     pub(super) const METHOD_NOT_ALLOWED: &str = "METHOD_NOT_ALLOWED";
     pub(super) const PRECONDITION_FAILED: &str = "PRECONDITION_FAILED";
     pub(super) const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
@@ -130,6 +131,10 @@ impl From<engine::Error> for Problem {
     fn from(error: engine::Error) -> Self {
         match error {
             engine::Error::Rejected(rejected) => rejected.into(),
+            engine::Error::KeyInFlight => Self::new(StatusCode::CONFLICT, codes::CONFLICT, error.to_string()),
+            engine::Error::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, codes::IDEMPOTENCY_KEY_REUSED, error.to_string())
+            }
             engine::Error::Overloaded => Self::unavailable(error.to_string()),
             engine::Error::Unavailable(reason) => {
                 tracing::error!(reason, "a request could not be served");

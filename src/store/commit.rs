@@ -13,7 +13,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Durability;
-use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult};
+use super::stored::{
+    StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
+};
 use super::{Error, Feed, Sequence, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
@@ -148,8 +150,22 @@ impl Commit {
 
     /// Marks the message `key` as handled by `group` until `expires`.
     pub fn complete_key(&mut self, group: Group, key: &Key, expires: Millis) {
-        self.put(keys::idempotency(group, key), expires.0.to_be_bytes().to_vec());
-        self.put(keys::expiry(expires, group, key), Vec::new());
+        let key = keys::idempotency(group, key);
+        self.put(keys::expiry(expires, &key), Vec::new());
+        self.put(key, expires.0.to_be_bytes().to_vec());
+    }
+
+    /// Keeps the answer to a request until `expires`, for a repetition of it.
+    ///
+    /// # Errors
+    /// As [`Commit::put_batch`].
+    pub fn keep_answer(&mut self, hash: &[u8; 32], answer: &StoredAnswer, expires: Millis) -> Result<(), Error> {
+        let key = keys::answer(hash);
+        let mut value = expires.0.to_be_bytes().to_vec();
+        value.append(&mut codec::encode(answer)?);
+        self.put(keys::expiry(expires, &key), Vec::new());
+        self.put(key, value);
+        Ok(())
     }
 
     /// Removes a key that [`Store::expired_keys`](super::Store::expired_keys) found.
@@ -247,7 +263,7 @@ impl Committer {
         for (index_key, key, expires) in commits.iter().flat_map(|commit| &commit.expired) {
             // The key may have been completed again meanwhile; then only the old index entry goes. Decided here, where
             // the only writer is, and before the other writes of the group.
-            if self.tree.get(key).map_err(text)?.is_some_and(|value| *value == expires.0.to_be_bytes()) {
+            if self.tree.get(key).map_err(text)?.is_some_and(|value| value.starts_with(&expires.0.to_be_bytes())) {
                 batch.remove(key.as_slice());
             }
             batch.remove(index_key.as_slice());

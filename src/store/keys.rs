@@ -11,7 +11,8 @@
 //! | `l` | batch, phase, time u64 ms, start of the message's hash | an outcome that came too late |
 //! | `o` | group, sequence u64 | a message that its group has not consumed |
 //! | `k` | group, topic, hash | idempotency key: when it expires, u64 ms |
-//! | `x` | expiry u64 ms, group, topic, hash | nothing: the order in which keys expire |
+//! | `h` | hash of a request's key | when it expires, u64 ms; then the answer to the request |
+//! | `x` | expiry u64 ms, a key with `k` or `h` | nothing: the order in which these expire |
 //! | `t` | due u64 ms, batch, phase, number u32, kind | nothing: a timer |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
@@ -107,19 +108,24 @@ pub(super) fn idempotency(group: Group, key: &Key) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn expiry(expires: Millis, group: Group, key: &Key) -> Vec<u8> {
+/// The key of the answer to the request whose own key has this hash.
+pub(super) fn answer(hash: &[u8; 32]) -> Vec<u8> {
+    let mut bytes = vec![b'h'];
+    bytes.extend_from_slice(hash);
+    bytes
+}
+
+/// The entry of the expiry index for the value under `key`, which begins with when it expires.
+pub(super) fn expiry(expires: Millis, key: &[u8]) -> Vec<u8> {
     let mut bytes = EXPIRIES.to_vec();
     bytes.extend_from_slice(&expires.0.to_be_bytes());
-    bytes.extend_from_slice(&identity(group, key));
+    bytes.extend_from_slice(key);
     bytes
 }
 
 /// When the key behind an entry of the expiry index expires, and that key.
 pub(super) fn expired(expiry_key: &[u8]) -> Result<(Millis, Vec<u8>), Error> {
-    let expires = Millis(u64_at(expiry_key, 1)?);
-    let mut key = vec![b'k'];
-    key.extend_from_slice(&expiry_key[9..]);
-    Ok((expires, key))
+    Ok((Millis(u64_at(expiry_key, 1)?), expiry_key[9..].to_vec()))
 }
 
 pub(super) fn timer(batch: BatchId, timer: Timer) -> Vec<u8> {

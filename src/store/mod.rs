@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 pub use commit::{Commit, Published};
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
+pub use stored::StoredAnswer;
 
 use commit::{Committer, Request};
 use disk::{DirectoryLock, Durability};

@@ -1,6 +1,8 @@
 //! Point reads and ordered ranges. All of them block.
 
-use super::stored::{StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult};
+use super::stored::{
+    StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
+};
 use super::{Error, Sequence, Store, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
@@ -101,6 +103,17 @@ impl Store {
         let Some(value) = value else { return Ok(None) };
         let bytes = value.as_ref().try_into().map_err(|_| Error::Corrupt("an idempotency key's expiry".to_owned()))?;
         Ok(Some(Millis(u64::from_be_bytes(bytes))))
+    }
+
+    /// The answer to the request whose key has this hash, if it is kept and has not expired at `now`.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn answer(&self, hash: &[u8; 32], now: Millis) -> Result<Option<StoredAnswer>, Error> {
+        let Some(value) = self.shared.tree.get(keys::answer(hash)).map_err(failed)? else { return Ok(None) };
+        let (expires, answer) =
+            value.split_first_chunk().ok_or_else(|| Error::Corrupt("an answer without its expiry".to_owned()))?;
+        if u64::from_be_bytes(*expires) <= now.0 { Ok(None) } else { codec::decode(answer).map(Some) }
     }
 
     /// Keys that expired at `now` or before, the earliest first, at most `limit`. Reads no key that has not expired,

@@ -561,3 +561,16 @@ impl StoredLate {
         })
     }
 }
+
+/// The answer to a request that named itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredAnswer {
+    /// SHA-256 of what the request was.
+    pub fingerprint: [u8; 32],
+    /// The status code.
+    pub status: u16,
+    /// Headers besides those of every answer.
+    pub headers: Vec<(String, String)>,
+    /// The body, as JSON.
+    pub body: Vec<u8>,
+}

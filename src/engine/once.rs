@@ -1,0 +1,75 @@
+//! Requests that name themselves: the first answer is stored with the change, and given again to a repetition.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use crate::domain::Batch;
+use crate::store::StoredAnswer;
+
+/// How long an answer is kept, in milliseconds: a day.
+pub(super) const KEPT_MS: u64 = 86_400_000;
+
+/// A request's name for itself, and what it is: the same name with something else is a mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestKey {
+    pub(super) hash: [u8; 32],
+    pub(super) fingerprint: [u8; 32],
+}
+
+impl RequestKey {
+    /// The key `name` for a request that is made of `parts`.
+    #[must_use]
+    pub fn new(name: &str, parts: &[&[u8]]) -> Self {
+        let mut fingerprint = Sha256::new();
+        for part in parts {
+            // The length keeps neighbours apart.
+            fingerprint.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            fingerprint.update(part);
+        }
+        Self { hash: Sha256::digest(name).into(), fingerprint: fingerprint.finalize().into() }
+    }
+}
+
+/// Makes the answer to a request out of the record that it led to.
+pub(super) type Render = Box<dyn FnOnce(&Batch) -> StoredAnswer + Send>;
+
+/// A request that takes effect once.
+pub(super) struct Once {
+    pub(super) key: RequestKey,
+    pub(super) render: Render,
+    /// Goes with the request, so that a client that hangs up does not free its key before its change is durable.
+    pub(super) reservation: Reservation,
+}
+
+impl std::fmt::Debug for Once {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.key.fmt(f)
+    }
+}
+
+/// The keys of requests that are being served. Two requests with one key may be about batches of different partitions,
+/// so no partition can tell by itself.
+#[derive(Clone, Default)]
+pub(super) struct InFlight(Arc<Mutex<HashSet<[u8; 32]>>>);
+
+/// A key that nobody else is served with until this is dropped.
+pub(super) struct Reservation {
+    keys: InFlight,
+    hash: [u8; 32],
+}
+
+impl InFlight {
+    /// Reserves `key`, unless it is.
+    pub(super) fn reserve(&self, key: RequestKey) -> Option<Reservation> {
+        let is_new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.hash);
+        is_new.then(|| Reservation { keys: self.clone(), hash: key.hash })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.keys.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
+    }
+}
