@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::cache::Cache;
-use super::once::{KEPT_MS, Once, Reservation};
+use super::once::{KEPT_MS, Once, RequestKey, Reservation};
 use super::timers::Timers;
 use super::{Counters, Error, Submission, publish};
 use crate::clock::Clock;
@@ -228,23 +228,12 @@ impl Partition {
         let contents = std::mem::take(&mut submission.contents);
         let late = self.late_outcome(&submission.input);
         let once = submission.once.take();
-        if let Some(once) = &once {
-            match self.store.answer(&once.key.hash, self.clock.now()) {
-                Ok(None) => {}
-                Ok(Some(answer)) if answer.fingerprint == once.key.fingerprint => {
-                    // Durable since it was stored, and nothing else comes of it.
-                    let _ = reply.send(Ok(StepReply::Replayed(answer)));
-                    return;
-                }
-                Ok(Some(_)) => {
-                    let _ = reply.send(Err(Error::KeyReused));
-                    return;
-                }
-                Err(error) => {
-                    let _ = reply.send(Err(error.into()));
-                    return;
-                }
-            }
+        if let Some(early) = once.as_ref().and_then(|once| self.earlier_answer(once.key)) {
+            // Its key is free again before anybody is told.
+            drop(once);
+            // Whoever asked may have gone away. An answer that is found is durable, and nothing else comes of it.
+            let _ = reply.send(early);
+            return;
         }
         let answer = match self.try_step(round, batch, submission, once, &cause) {
             Ok(answer) => answer,
@@ -329,6 +318,16 @@ impl Partition {
         let batch = Arc::new(batch);
         round.records.insert(id, Arc::clone(&batch));
         self.reply(round, batch, once).map(Ok)
+    }
+
+    /// What there is to say to a request whose key was used before, if it was.
+    fn earlier_answer(&self, key: RequestKey) -> Option<Result<StepReply, Error>> {
+        match self.store.answer(&key.hash, self.clock.now()) {
+            Ok(None) => None,
+            Ok(Some(answer)) if answer.fingerprint == key.fingerprint => Some(Ok(StepReply::Replayed(answer))),
+            Ok(Some(_)) => Some(Err(Error::KeyReused)),
+            Err(error) => Some(Err(error.into())),
+        }
     }
 
     /// The answer to a step that was allowed; that of a request which named itself is committed with it.
