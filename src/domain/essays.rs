@@ -1,7 +1,8 @@
 //! Questions about the essays of a batch: what a phase would get, and how they came out.
 
+use super::attempt::Scope;
 use super::batch::{Batch, Slot};
-use super::phase::{EssayResult, Phase, PhaseRecord, Scope};
+use super::phase::{EssayResult, Phase, PhaseRecord};
 use super::pipeline::dependencies;
 use crate::contract::{EssayProcessingCounts, EssayRef};
 

@@ -3,6 +3,7 @@
 //! Owns every decision. Pure: no I/O, no clock, no randomness, nothing asynchronous; `now` and every id come in with
 //! the input, effects go out as data. It knows the contract's types and nothing else of the program.
 
+mod attempt;
 mod batch;
 mod errors;
 mod essays;
@@ -13,12 +14,11 @@ pub mod step;
 mod time;
 pub mod view;
 
+pub use attempt::{Attempt, AttemptEnd, AttemptOutcome, Scope, Trigger};
 pub use batch::{Batch, BatchDetails, BatchId, Essay, EssayContent, Run, Slot};
 pub use errors::{Category, MAX_ERROR_MESSAGE_CHARS, PhaseError, RetryPolicy};
 pub use essays::EssayCounts;
-pub use phase::{
-    Attempt, AttemptEnd, AttemptOutcome, EssayOutput, EssayResult, Phase, PhaseRecord, PhaseState, Scope, Trigger,
-};
+pub use phase::{EssayOutput, EssayResult, Phase, PhaseRecord, PhaseState};
 pub use pipeline::{ResolveError, dependencies, dependents, needs_prompt, resolve};
 pub use rejection::{Rejected, RejectionKind};
 pub use step::{Context, Effect, Input, LateOutcome, Outgoing, Rules, Step, Timer, TimerKind, step};

@@ -1,4 +1,4 @@
-//! A phase of a batch: its state, its attempts, and how its essays came out.
+//! A phase of a batch: its state, and how its essays came out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::batch::Slot;
+use super::attempt::{Attempt, Scope};
 use super::errors::PhaseError;
 use super::rejection::Rejected;
 use super::time::Millis;
@@ -300,116 +300,6 @@ impl PhaseState {
             | Self::Failed { attempt } => Some(attempt),
             Self::Cancelled { attempt } => attempt.as_ref(),
             Self::PendingDependencies { .. } | Self::SkippedDependency { .. } => None,
-        }
-    }
-}
-
-/// What caused an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// A pipeline reached the phase.
-    Pipeline,
-    /// The attempt before failed for a transient reason.
-    Automatic,
-    /// A user asked for the phase again.
-    User,
-}
-
-impl Trigger {
-    /// As clients read it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pipeline => "pipeline",
-            Self::Automatic => "automatic",
-            Self::User => "user",
-        }
-    }
-}
-
-/// Which essays an attempt was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// All that come through the phases before.
-    Whole,
-    /// These, in order.
-    Essays(Vec<Slot>),
-}
-
-/// One try at a phase.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attempt {
-    /// Counts from 1.
-    pub number: u32,
-    /// What caused it.
-    pub trigger: Trigger,
-    /// How many there have been in a row, this one included: automatic ones go on counting, others begin anew.
-    pub in_a_row: u32,
-    /// The user who asked.
-    pub requested_by: String,
-    /// Why, where the user said so.
-    pub reason: Option<String>,
-    /// What connects it with the request; unique among the attempts of one phase, so that an outcome names its attempt.
-    pub correlation_id: Uuid,
-    /// What was asked for.
-    pub scope: Scope,
-    /// The slots it runs on, in order; decided anew when it is dispatched.
-    pub slots: Vec<Slot>,
-    /// Whether the phases below that had completed run again after it succeeds.
-    pub downstream: bool,
-    /// The version of the batch that it was dispatched with.
-    pub dispatched_in: u64,
-    /// When it was asked for.
-    pub enqueued_at: Millis,
-    /// When its command was sent.
-    pub dispatched_at: Option<Millis>,
-    /// When a worker took it.
-    pub started_at: Option<Millis>,
-    /// How it ended, once it has.
-    pub end: Option<AttemptEnd>,
-}
-
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AttemptEnd {
-    /// When.
-    pub at: Millis,
-    /// In short.
-    pub outcome: AttemptOutcome,
-    /// Essays of this attempt that succeeded.
-    pub successful: u32,
-    /// Essays of this attempt that failed.
-    pub failed: u32,
-    /// Their slots, in order.
-    pub failed_slots: Vec<Slot>,
-    /// Why, where something failed and the worker said so.
-    pub error: Option<PhaseError>,
-    /// What else is to say.
-    pub note: Option<String>,
-}
-
-/// How an attempt ended, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptOutcome {
-    /// All of its essays succeeded.
-    Succeeded,
-    /// Some of its essays succeeded.
-    PartiallySucceeded,
-    /// None did.
-    Failed,
-    /// A user stopped it.
-    Cancelled,
-}
-
-impl AttemptOutcome {
-    /// As clients read it: the status the phase has after such an attempt at all of its essays.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => PipelineExecutionStatus::CompletedSuccessfully.as_str(),
-            Self::PartiallySucceeded => PipelineExecutionStatus::CompletedWithPartialSuccess.as_str(),
-            Self::Failed => PipelineExecutionStatus::Failed.as_str(),
-            Self::Cancelled => PipelineExecutionStatus::Cancelled.as_str(),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use super::attempt::Attempt;
 use super::batch::{Batch, Essay};
 use super::errors::PhaseError;
-use super::phase::{Attempt, EssayResult, Phase, PhaseRecord, PhaseState};
+use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
 use crate::contract::{PipelineStateDetail, ProcessingPipelineState};
 

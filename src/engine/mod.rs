@@ -12,6 +12,7 @@ mod orchestrator;
 mod partition;
 mod publish;
 mod relay;
+mod request;
 mod sweep;
 mod timers;
 
@@ -26,8 +27,8 @@ use uuid::Uuid;
 pub use crate::store::StoredAnswer as Answer;
 pub use inbound::DEFAULT_RETRY_REASON;
 pub use once::RequestKey;
-pub use partition::{Claim, Reader};
 pub use publish::content_id;
+pub use request::{Claim, Reader};
 
 use crate::bus::{self, Bus, Delivery};
 use crate::clock::Clock;
@@ -36,7 +37,8 @@ use crate::contract::idempotency::Key;
 use crate::domain::{Batch, BatchId, Input, Rejected, Rules};
 use crate::store::{self, Store};
 use once::{InFlight, Once};
-use partition::{Cause, Partition, Request, Settlement, StepReply, StepRequest};
+use partition::Partition;
+use request::{Cause, Request, Settlement, StepReply, StepRequest};
 
 /// How the engine runs.
 #[derive(Debug, Clone)]

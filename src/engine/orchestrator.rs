@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::partition::{Cause, Request, Settlement, StepReply, StepRequest};
+use super::request::{Cause, Request, Settlement, StepReply, StepRequest};
 use super::{Counters, Engine, Error, Submission, inbound};
 use crate::bus::{Delivery, Subscription};
 use crate::contract::Group;

@@ -9,142 +9,20 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 use super::cache::Cache;
 use super::once::{KEPT_MS, Once, RequestKey, Reservation};
+use super::request::{Cause, Claim, Question, Reader, Request, Settlement, StepReply, StepRequest};
 use super::timers::Timers;
 use super::{Counters, Error, Submission, publish};
 use crate::clock::Clock;
+use crate::contract::Group;
 use crate::contract::idempotency::{self, Key};
-use crate::contract::{Group, Message};
-use crate::domain::{
-    Attempt, Batch, BatchId, Context, Effect, Input, LateOutcome, Millis, Phase, Rejected, Rules, Step, Timer, step,
-};
+use crate::domain::{Batch, BatchId, Context, Effect, Input, LateOutcome, Millis, Rejected, Rules, Step, step};
 use crate::store::{self, Commit, Sequence, Store, StoredAnswer};
 
 /// The most requests that are stepped before they are committed.
 const MAX_ROUND: usize = 256;
-
-pub(super) enum Request {
-    Step(Box<StepRequest>),
-    Query { batch: BatchId, run: Question },
-    Claim { group: Group, key: Key, reply: oneshot::Sender<Result<Claim, Error>> },
-    Release { group: Group, key: Key },
-    Settle(Settlement),
-    Stop,
-}
-
-type Question = Box<dyn FnOnce(Result<Reader<'_>, Error>) + Send>;
-
-pub(super) struct StepRequest {
-    pub(super) batch: BatchId,
-    pub(super) submission: Submission,
-    pub(super) cause: Cause,
-    pub(super) reply: oneshot::Sender<Result<StepReply, Error>>,
-}
-
-/// What a step uses up, whatever it decides.
-pub(super) enum Cause {
-    /// Nothing: somebody waits for the answer.
-    Request,
-    /// A message of the outbox.
-    Message { group: Group, sequence: Sequence, key: Key },
-    /// A timer that is due.
-    Timer(Timer),
-}
-
-pub(super) enum StepReply {
-    /// The record from now on.
-    Done(Arc<Batch>),
-    /// The message had been handled before.
-    Duplicate,
-    /// The answer to a request that named itself, stored with what it changed.
-    Answered(StoredAnswer),
-    /// The stored answer of an earlier request of the same name.
-    Replayed(StoredAnswer),
-}
-
-/// A commit that is no step of a batch.
-#[derive(Default)]
-pub(super) struct Settlement {
-    /// A message that was handled.
-    pub(super) consumed: Option<(Group, Sequence, Key)>,
-    pub(super) publish: Vec<Message>,
-    pub(super) contents: Vec<String>,
-    pub(super) reply: Option<oneshot::Sender<Result<(), Error>>>,
-}
-
-/// Whether a message may be handled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
-    /// Yes; its key is `processing` from now on.
-    Granted,
-    /// It was handled before.
-    Duplicate,
-    /// It is being handled, and may be taken over once its key's time is over.
-    Busy {
-        /// When that is.
-        until: Millis,
-    },
-}
-
-/// What can be read of one batch.
-pub struct Reader<'a> {
-    batch: Option<Arc<Batch>>,
-    id: BatchId,
-    store: &'a Store,
-    now: Millis,
-    up_since: Millis,
-    rules: &'a Rules,
-}
-
-impl Reader<'_> {
-    /// The record; none where there is no such batch.
-    #[must_use]
-    pub const fn batch(&self) -> Option<&Arc<Batch>> {
-        self.batch.as_ref()
-    }
-
-    /// What `input` would make of the batch. Nothing is changed.
-    ///
-    /// # Errors
-    /// [`Error::Rejected`], as the real thing would be.
-    pub fn preview(&self, input: Input, correlation_id: Uuid) -> Result<Batch, Error> {
-        let context = Context { now: self.now, up_since: self.up_since, correlation_id, rules: self.rules };
-        Ok(step(self.batch.as_deref(), input, &context)?.batch)
-    }
-
-    /// Attempts of `phase` that have ended, the newest first.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub fn newest_attempts(&self, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
-        Ok(self.store.newest_attempts(self.id, phase, limit)?)
-    }
-
-    /// Outcomes of `phase` that came too late, the newest first.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub fn late_outcomes(&self, phase: Phase, limit: usize) -> Result<Vec<LateOutcome>, Error> {
-        Ok(self.store.late_outcomes(self.id, phase, limit)?)
-    }
-
-    /// The time.
-    #[must_use]
-    pub const fn now(&self) -> Millis {
-        self.now
-    }
-
-    /// Attempts of `phase` that have ended, oldest first, from the number `first` on.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub fn attempts_from(&self, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
-        Ok(self.store.attempts_from(self.id, phase, first, limit)?)
-    }
-}
 
 pub(super) struct Partition {
     store: Store,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use super::partition::{Cause, Request, StepRequest};
+use super::request::{Cause, Request, StepRequest};
 use super::{Engine, Error, Submission, blocking};
 use crate::domain::Millis;
 use crate::store::TimerEntry;

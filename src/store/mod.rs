@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 pub use commit::{Commit, Published};
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
@@ -136,9 +137,8 @@ impl Store {
             .path(&path)
             .cache_capacity(options.cache_bytes)
             .flush_every_ms(None)
-            .temporary(!options.durable)
-            .open()
-            .map_err(|error| damaged(&options.directory, &error))?;
+            .temporary(!options.durable);
+        let database = open_unlocked(&database).map_err(|error| damaged(&options.directory, &error))?;
         let tree = database.open_tree("rephase").map_err(|error| damaged(&options.directory, &error))?;
         let contents = database.open_tree("contents").map_err(|error| damaged(&options.directory, &error))?;
         let durability = Durability::new(options, &path)?;
@@ -220,6 +220,29 @@ impl Drop for Shared {
             tracing::error!("the committer ended in a panic");
         }
     }
+}
+
+/// How long a store of this very process may take to let go of its files once it was closed: the database's own
+/// threads end a little later than its last handle.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// Opens the database. Its lock can only be held by a store of this process that was just closed, since the directory's
+/// own lock keeps every other process out; so it is waited for.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    let began = Instant::now();
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_locked(&error) && began.elapsed() < LET_GO => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// The database says it in words only.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().starts_with("could not acquire lock")
 }
 
 fn damaged(directory: &Path, error: &sled::Error) -> Error {

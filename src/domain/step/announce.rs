@@ -12,9 +12,10 @@ use crate::contract::events::{
     BatchContentProvisioningCompleted, BatchEssaysRegistered, BatchPipelineCompleted, PhaseSkipped,
 };
 use crate::contract::{EventName, SystemMetadata, Text, Topic, metadata, services};
+use crate::domain::attempt::Attempt;
 use crate::domain::batch::Run;
 use crate::domain::essays::EssayCounts;
-use crate::domain::phase::{Attempt, Phase};
+use crate::domain::phase::Phase;
 
 /// The class type of a batch without a class (contract, samples).
 const GUEST: &str = "GUEST";

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Draft, Effect, Timer, TimerKind};
 use crate::contract::BatchStatus;
-use crate::domain::phase::{Attempt, AttemptEnd, AttemptOutcome, Phase, PhaseState};
+use crate::domain::attempt::{Attempt, AttemptEnd, AttemptOutcome};
+use crate::domain::phase::{Phase, PhaseState};
 use crate::domain::rejection::Rejected;
 
 impl Draft<'_> {

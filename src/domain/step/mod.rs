@@ -20,9 +20,10 @@ pub use announce::{Data, Outgoing};
 pub use readiness::{NewEssay, Registration};
 pub use retry::{RetryPlan, RetryRequest, Selection};
 
+use super::attempt::Attempt;
 use super::batch::Batch;
 use super::errors::{PhaseError, RetryPolicy};
-use super::phase::{Attempt, Phase, PhaseRecord, PhaseState};
+use super::phase::{Phase, PhaseRecord, PhaseState};
 use super::rejection::Rejected;
 use super::time::Millis;
 use crate::contract::requests::PromptPayload;

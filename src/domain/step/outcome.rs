@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::{Draft, Effect, PhaseOutcome, Timer, TimerKind};
 use crate::contract::{BatchStatus, ErrorCode, EssayRef};
+use crate::domain::attempt::{Attempt, AttemptEnd, AttemptOutcome, Scope, Trigger};
 use crate::domain::batch::Slot;
 use crate::domain::errors::{Category, PhaseError};
-use crate::domain::phase::{
-    Attempt, AttemptEnd, AttemptOutcome, EssayOutput, EssayResult, Phase, PhaseState, Scope, Trigger,
-};
+use crate::domain::phase::{EssayOutput, EssayResult, Phase, PhaseState};
 use crate::domain::rejection::Rejected;
 use crate::domain::time::Millis;
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Draft, Effect, Timer, TimerKind};
 use crate::contract::BatchStatus;
-use crate::domain::phase::{Attempt, Phase, PhaseRecord, PhaseState, Scope, Trigger};
+use crate::domain::attempt::{Attempt, Scope, Trigger};
+use crate::domain::phase::{Phase, PhaseRecord, PhaseState};
 use crate::domain::pipeline::dependencies;
 use crate::domain::time::Millis;
 

@@ -6,9 +6,10 @@ use super::Draft;
 use super::readiness::require_small;
 use crate::contract::requests::PromptPayload;
 use crate::contract::{BatchStatus, Text};
+use crate::domain::attempt::Scope;
 use crate::domain::batch::Run;
 use crate::domain::needs_prompt;
-use crate::domain::phase::{Phase, PhaseState, Scope};
+use crate::domain::phase::{Phase, PhaseState};
 use crate::domain::pipeline::with_dependencies;
 use crate::domain::rejection::Rejected;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::Draft;
 use crate::contract::PipelineExecutionStatus;
+use crate::domain::attempt::{Attempt, Scope, Trigger};
 use crate::domain::batch::{Batch, Slot};
-use crate::domain::phase::{Attempt, EssayResult, Phase, PhaseRecord, PhaseState, Scope, Trigger};
+use crate::domain::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use crate::domain::pipeline::{dependencies, dependents};
 use crate::domain::rejection::Rejected;
 

@@ -7,12 +7,18 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+mod attempt;
+mod message;
+
 use super::{Error, keys};
-use crate::contract::{Headers, Message};
 use crate::domain::{
-    Attempt, AttemptEnd, AttemptOutcome, Batch, BatchDetails, BatchId, Category, Essay, EssayContent, EssayOutput,
-    EssayResult, LateOutcome, Millis, Phase, PhaseError, PhaseRecord, PhaseState, Run, Scope, Slot, Trigger,
+    Batch, BatchDetails, BatchId, Essay, EssayContent, EssayOutput, EssayResult, Millis, Phase, PhaseRecord,
+    PhaseState, Run, Slot,
 };
+use attempt::{Runs, StoredError};
+pub(in crate::store) use attempt::{StoredAttempt, StoredLate};
+pub use message::StoredAnswer;
+pub(in crate::store) use message::StoredMessage;
 
 fn corrupt(error: impl std::fmt::Display) -> Error {
     Error::Corrupt(error.to_string())
@@ -32,7 +38,7 @@ fn to_json<T: Serialize>(value: Option<&T>) -> Result<Option<Vec<u8>>, Error> {
 
 /// The small part of a batch's record.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredBatch {
+pub(in crate::store) struct StoredBatch {
     version: u64,
     status: String,
     essays_received: Slot,
@@ -70,94 +76,8 @@ struct StoredRun {
     queue: Vec<u8>,
 }
 
-/// An attempt, inside the record and in the ledger.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredAttempt {
-    number: u32,
-    trigger: StoredTrigger,
-    in_a_row: u32,
-    requested_by: String,
-    reason: Option<String>,
-    correlation_id: Uuid,
-    /// None for the whole phase.
-    scope: Option<Runs>,
-    slots: Runs,
-    downstream: bool,
-    dispatched_in: u64,
-    enqueued_at: u64,
-    dispatched_at: Option<u64>,
-    started_at: Option<u64>,
-    end: Option<StoredEnd>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum StoredTrigger {
-    Pipeline,
-    Automatic,
-    User,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredEnd {
-    at: u64,
-    outcome: StoredOutcome,
-    successful: u32,
-    failed: u32,
-    failed_slots: Runs,
-    error: Option<StoredError>,
-    note: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-enum StoredOutcome {
-    Succeeded,
-    PartiallySucceeded,
-    Failed,
-    Cancelled,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredError {
-    error_code: String,
-    is_transient: bool,
-    message: String,
-}
-
-/// Slots in order, as runs of neighbours: (first, how many). A whole batch is one run, however large.
-#[derive(Serialize, Deserialize)]
-struct Runs(Vec<(Slot, Slot)>);
-
-impl Runs {
-    fn of(slots: &[Slot]) -> Self {
-        let mut runs: Vec<(Slot, Slot)> = Vec::new();
-        for &slot in slots {
-            match runs.last_mut() {
-                Some((first, length)) if first.checked_add(*length) == Some(slot) => *length += 1,
-                Some(_) | None => runs.push((slot, 1)),
-            }
-        }
-        Self(runs)
-    }
-
-    /// None for the whole phase.
-    fn of_scope(scope: &Scope) -> Option<Self> {
-        match scope {
-            Scope::Whole => None,
-            Scope::Essays(slots) => Some(Self::of(slots)),
-        }
-    }
-
-    fn into_scope(stored: Option<Self>) -> Scope {
-        stored.map_or(Scope::Whole, |slots| Scope::Essays(slots.slots()))
-    }
-
-    fn slots(&self) -> Vec<Slot> {
-        self.0.iter().flat_map(|&(first, length)| (first..).take(usize::from(length))).collect()
-    }
-}
-
 impl StoredBatch {
-    pub(super) fn of(batch: &Batch) -> Self {
+    pub(in crate::store) fn of(batch: &Batch) -> Self {
         Self {
             version: batch.version,
             status: batch.status.as_str().to_owned(),
@@ -169,11 +89,11 @@ impl StoredBatch {
     }
 
     /// The phases that have a record, and so results.
-    pub(super) fn phases(&self) -> impl Iterator<Item = Phase> {
+    pub(in crate::store) fn phases(&self) -> impl Iterator<Item = Phase> {
         Phase::ALL.into_iter().filter(|phase| self.phases[phase.index()].is_some())
     }
 
-    pub(super) fn into_batch(
+    pub(in crate::store) fn into_batch(
         self,
         id: BatchId,
         details: StoredDetails,
@@ -288,111 +208,9 @@ impl StoredRun {
     }
 }
 
-impl StoredAttempt {
-    pub(super) fn of(attempt: &Attempt) -> Self {
-        Self {
-            number: attempt.number,
-            trigger: match attempt.trigger {
-                Trigger::Pipeline => StoredTrigger::Pipeline,
-                Trigger::Automatic => StoredTrigger::Automatic,
-                Trigger::User => StoredTrigger::User,
-            },
-            in_a_row: attempt.in_a_row,
-            requested_by: attempt.requested_by.clone(),
-            reason: attempt.reason.clone(),
-            correlation_id: attempt.correlation_id,
-            scope: Runs::of_scope(&attempt.scope),
-            downstream: attempt.downstream,
-            dispatched_in: attempt.dispatched_in,
-            slots: Runs::of(&attempt.slots),
-            enqueued_at: attempt.enqueued_at.0,
-            dispatched_at: attempt.dispatched_at.map(|at| at.0),
-            started_at: attempt.started_at.map(|at| at.0),
-            end: attempt.end.as_ref().map(StoredEnd::of),
-        }
-    }
-
-    pub(super) fn into_attempt(self) -> Result<Attempt, Error> {
-        Ok(Attempt {
-            number: self.number,
-            trigger: match self.trigger {
-                StoredTrigger::Pipeline => Trigger::Pipeline,
-                StoredTrigger::Automatic => Trigger::Automatic,
-                StoredTrigger::User => Trigger::User,
-            },
-            in_a_row: self.in_a_row,
-            requested_by: self.requested_by,
-            reason: self.reason,
-            correlation_id: self.correlation_id,
-            scope: Runs::into_scope(self.scope),
-            downstream: self.downstream,
-            dispatched_in: self.dispatched_in,
-            slots: self.slots.slots(),
-            enqueued_at: Millis(self.enqueued_at),
-            dispatched_at: self.dispatched_at.map(Millis),
-            started_at: self.started_at.map(Millis),
-            end: self.end.map(StoredEnd::into_end).transpose()?,
-        })
-    }
-}
-
-impl StoredEnd {
-    fn of(end: &AttemptEnd) -> Self {
-        Self {
-            at: end.at.0,
-            outcome: match end.outcome {
-                AttemptOutcome::Succeeded => StoredOutcome::Succeeded,
-                AttemptOutcome::PartiallySucceeded => StoredOutcome::PartiallySucceeded,
-                AttemptOutcome::Failed => StoredOutcome::Failed,
-                AttemptOutcome::Cancelled => StoredOutcome::Cancelled,
-            },
-            successful: end.successful,
-            failed: end.failed,
-            failed_slots: Runs::of(&end.failed_slots),
-            error: end.error.as_ref().map(StoredError::of),
-            note: end.note.clone(),
-        }
-    }
-
-    fn into_end(self) -> Result<AttemptEnd, Error> {
-        Ok(AttemptEnd {
-            at: Millis(self.at),
-            outcome: match self.outcome {
-                StoredOutcome::Succeeded => AttemptOutcome::Succeeded,
-                StoredOutcome::PartiallySucceeded => AttemptOutcome::PartiallySucceeded,
-                StoredOutcome::Failed => AttemptOutcome::Failed,
-                StoredOutcome::Cancelled => AttemptOutcome::Cancelled,
-            },
-            successful: self.successful,
-            failed: self.failed,
-            failed_slots: self.failed_slots.slots(),
-            error: self.error.map(StoredError::into_error).transpose()?,
-            note: self.note,
-        })
-    }
-}
-
-impl StoredError {
-    fn of(error: &PhaseError) -> Self {
-        Self {
-            error_code: error.error_code.as_str().to_owned(),
-            is_transient: match error.category {
-                Category::Transient => true,
-                Category::Permanent => false,
-            },
-            message: error.message.clone(),
-        }
-    }
-
-    fn into_error(self) -> Result<PhaseError, Error> {
-        let category = if self.is_transient { Category::Transient } else { Category::Permanent };
-        Ok(PhaseError { error_code: parse(&self.error_code)?, category, message: self.message })
-    }
-}
-
 /// What registration fixed.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredDetails {
+pub(in crate::store) struct StoredDetails {
     user_id: String,
     org_id: Option<String>,
     course_code: String,
@@ -405,7 +223,7 @@ pub(super) struct StoredDetails {
 }
 
 impl StoredDetails {
-    pub(super) fn of(details: &BatchDetails) -> Result<Self, Error> {
+    pub(in crate::store) fn of(details: &BatchDetails) -> Result<Self, Error> {
         Ok(Self {
             user_id: details.user_id.clone(),
             org_id: details.org_id.clone(),
@@ -436,14 +254,14 @@ impl StoredDetails {
 
 /// One essay.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredEssay {
+pub(in crate::store) struct StoredEssay {
     id: String,
     /// File name and storage id.
     content: Option<(String, String)>,
 }
 
 impl StoredEssay {
-    pub(super) fn of(essay: &Essay) -> Self {
+    pub(in crate::store) fn of(essay: &Essay) -> Self {
         let content = essay.content.as_ref();
         Self {
             id: essay.id.clone(),
@@ -459,7 +277,7 @@ impl StoredEssay {
 
 /// How one essay came out of a phase.
 #[derive(Serialize, Deserialize)]
-pub(super) enum StoredResult {
+pub(in crate::store) enum StoredResult {
     NotRun,
     Succeeded { made_at: u64, made_from: u64, text_storage_id: String, spellcheck_metrics: Option<Vec<u8>> },
     Failed { error: Option<StoredEssayError> },
@@ -467,10 +285,10 @@ pub(super) enum StoredResult {
 
 /// Why one essay failed.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredEssayError(StoredError);
+pub(in crate::store) struct StoredEssayError(StoredError);
 
 impl StoredResult {
-    pub(super) fn of(result: &EssayResult) -> Result<Self, Error> {
+    pub(in crate::store) fn of(result: &EssayResult) -> Result<Self, Error> {
         Ok(match result {
             EssayResult::NotRun => Self::NotRun,
             EssayResult::Succeeded(output) => Self::Succeeded {
@@ -501,76 +319,4 @@ impl StoredResult {
             }
         })
     }
-}
-
-/// A message of the outbox.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredMessage {
-    topic: u8,
-    key: String,
-    /// Event id and trace id.
-    headers: Option<(Uuid, Uuid)>,
-    body: Vec<u8>,
-}
-
-impl StoredMessage {
-    pub(super) fn of(message: &Message) -> Self {
-        Self {
-            topic: keys::topic_byte(message.topic),
-            key: message.key.clone(),
-            headers: message.headers.as_ref().map(|headers| (headers.event_id, headers.trace_id)),
-            body: message.body.to_vec(),
-        }
-    }
-
-    pub(super) fn into_message(self) -> Result<Message, Error> {
-        Ok(Message {
-            topic: keys::topic_of(self.topic)?,
-            key: self.key,
-            headers: self.headers.map(|(event_id, trace_id)| Headers { event_id, trace_id }),
-            body: self.body.into(),
-        })
-    }
-}
-
-/// An outcome of an attempt that was not in flight.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredLate {
-    at: u64,
-    attempt: Option<u32>,
-    correlation_id: Option<Uuid>,
-    status: String,
-}
-
-impl StoredLate {
-    pub(super) fn of(late: &LateOutcome) -> Self {
-        Self {
-            at: late.at.0,
-            attempt: late.attempt,
-            correlation_id: late.correlation_id,
-            status: late.status.as_str().to_owned(),
-        }
-    }
-
-    pub(super) fn into_late(self) -> Result<LateOutcome, Error> {
-        Ok(LateOutcome {
-            at: Millis(self.at),
-            attempt: self.attempt,
-            correlation_id: self.correlation_id,
-            status: parse(&self.status)?,
-        })
-    }
-}
-
-/// The answer to a request that named itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredAnswer {
-    /// SHA-256 of what the request was.
-    pub fingerprint: [u8; 32],
-    /// The status code.
-    pub status: u16,
-    /// Headers besides those of every answer.
-    pub headers: Vec<(String, String)>,
-    /// The body, as JSON.
-    pub body: Vec<u8>,
 }
