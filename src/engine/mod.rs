@@ -6,6 +6,7 @@
 //! the [`Engine`] handle and never the store.
 
 mod cache;
+mod consume;
 mod inbound;
 mod once;
 mod orchestrator;
@@ -30,15 +31,13 @@ pub use once::RequestKey;
 pub use publish::content_id;
 pub use request::{Claim, Reader};
 
-use crate::bus::{self, Bus, Delivery};
+use crate::bus::{self, Bus};
 use crate::clock::Clock;
-use crate::contract::Message;
-use crate::contract::idempotency::Key;
 use crate::domain::{Batch, BatchId, Input, Rejected, Rules};
 use crate::store::{self, Store};
 use once::{InFlight, Once};
 use partition::Partition;
-use request::{Cause, Request, Settlement, StepReply, StepRequest};
+use request::{Cause, Request, StepReply, StepRequest};
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -292,61 +291,6 @@ impl Engine {
             mpsc::error::TrySendError::Full(_) => Error::Overloaded,
             mpsc::error::TrySendError::Closed(_) => self.unavailable(),
         })?;
-        answer.await.map_err(|_| self.unavailable())?
-    }
-
-    /// Publishes a message of somebody else's: it lies in the outbox of its groups when this answers.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn publish(&self, message: Message) -> Result<(), Error> {
-        let settlement = Settlement { publish: vec![message], ..Settlement::default() };
-        self.settle(settlement).await
-    }
-
-    /// Takes a delivered message for handling outside of a step: the key of a message that is being handled, or was,
-    /// is not given out again.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn claim(&self, delivery: &Delivery) -> Result<Claim, Error> {
-        let key = Key::of(delivery.group().service(), delivery.message());
-        let (reply, answer) = oneshot::channel();
-        let partition = self.partition_of(&key.hash);
-        let request = Request::Claim { group: delivery.group(), key, reply };
-        partition.send(request).await.map_err(|_| self.unavailable())?;
-        answer.await.map_err(|_| self.unavailable())?
-    }
-
-    /// Gives back a claim whose handler failed, so that the next delivery is handled.
-    pub async fn release(&self, delivery: &Delivery) {
-        let key = Key::of(delivery.group().service(), delivery.message());
-        let request = Request::Release { group: delivery.group(), key: key.clone() };
-        // Where there is no partition any more, there is no claim either.
-        let _ = self.partition_of(&key.hash).send(request).await;
-    }
-
-    /// Consumes a claimed message: its key is completed, and what its handler made is published and stored, at once.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`]; the message comes again then.
-    pub async fn finish(&self, delivery: Delivery, publish: Vec<Message>, contents: Vec<String>) -> Result<(), Error> {
-        let key = Key::of(delivery.group().service(), delivery.message());
-        let consumed = Some((delivery.group(), delivery.sequence(), key));
-        self.settle(Settlement { consumed, publish, contents, reply: None }).await?;
-        delivery.acknowledge();
-        Ok(())
-    }
-
-    async fn settle(&self, mut settlement: Settlement) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        settlement.reply = Some(reply);
-        let partition = match (&settlement.consumed, settlement.publish.first()) {
-            (Some((_, _, key)), _) => self.partition_of(&key.hash),
-            (None, Some(message)) => self.partition_of(message.key.as_bytes()),
-            (None, None) => self.partition_of(&[]),
-        };
-        partition.send(Request::Settle(settlement)).await.map_err(|_| self.unavailable())?;
         answer.await.map_err(|_| self.unavailable())?
     }
 
