@@ -37,6 +37,8 @@ pub struct Options {
     pub data: DataDirectory,
     /// The rules that batches run by.
     pub rules: Rules,
+    /// How many pipelines one user can request in a minute; 0 is no limit.
+    pub pipeline_limit: u32,
     /// How its simulated workers behave.
     pub workers: worker::Options,
 }
@@ -60,7 +62,7 @@ impl App {
         let listener =
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr().context("the listener has no address")?;
-        let gateway = Gateway::default();
+        let gateway = Gateway::new(options.pipeline_limit);
         let drain = CancellationToken::new();
         let server = serve(listener, gateway.clone(), drain.clone());
         // Where the rest does not start, nobody is going to be served.

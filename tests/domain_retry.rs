@@ -491,3 +491,25 @@ fn a_phase_has_its_name_in_any_case() {
     let long = "å".repeat(300).parse::<Phase>();
     assert_eq!(long, Err(Rejected::UnknownPhase { name: "å".repeat(100) }));
 }
+
+#[test]
+fn users_retry_a_phase_so_often_and_not_too_fast() {
+    let mut world = World::completed(1, Spellcheck);
+    (world.rules.max_user_retries, world.rules.retry_cooldown_ms) = (3, 10_000);
+    for retries in 1..=3 {
+        world.apply(forced(retry(Spellcheck)));
+        world.succeed(Spellcheck);
+        match world.refuse(forced(retry(Spellcheck))) {
+            Rejected::RetriedJustNow { wait_ms, .. } if retries < 3 => world.now = world.now.plus(wait_ms),
+            Rejected::TooManyRetries { .. } if retries == 3 => {}
+            other => panic!("after {retries}: {other}"),
+        }
+    }
+    world.now = world.now.plus(10_000);
+    assert_eq!(world.refuse(forced(retry(Spellcheck))), Rejected::TooManyRetries { phase: Spellcheck, limit: 3 });
+    let kind = world.refuse(forced(retry(Spellcheck))).kind();
+    assert_eq!(kind, RejectionKind::Limited { limit: 3, wait_ms: None });
+    world.apply(request(Nlp));
+    world.fail(Nlp);
+    world.apply(Input::RetryPhase(retry(Nlp)));
+}

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use harness::{Client, OWNER, PATIENCE, Server, phase_status};
 use rephase::contract::{Headers, Message, Topic};
+use rephase::domain::Rules;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -317,4 +318,50 @@ async fn status_says_since_when_a_phase_is_stuck() {
     assert_eq!(client.status(&batch).await["stuck_since"], Value::Null);
     clock.advance(450_000);
     assert_eq!(client.status(&batch).await["stuck_since"], "2026-03-02T08:37:30Z");
+}
+
+#[tokio::test]
+async fn limits_are_answered_with_429_and_when_to_come_again() {
+    let rules = Rules { max_user_retries: 1, retry_cooldown_ms: 1_500, ..harness::no_automatic_retry() };
+    let setup = harness::Setup { rules, pipeline_limit: 2, ..harness::Setup::default() };
+    let Server { client, clock, .. } = &Server::start(setup).await;
+    let batch = client.ready_batch(1).await;
+    client.pipeline(&batch, "spellcheck").await;
+    client.until_settled(&batch).await;
+    let retry = || client.retry(&batch, json!({ "phase_name": "spellcheck", "force": true }));
+    assert_eq!(retry().await.status, 202);
+    client.until_settled(&batch).await;
+    let used_up = retry().await;
+    assert_eq!((used_up.status, &used_up.json()["error_code"]), (429, &json!("RATE_LIMIT")), "{}", used_up.text);
+    assert_eq!(used_up.header("ratelimit-policy"), "\"retries\";q=1");
+    clock.advance(1_500);
+    assert_eq!(retry().await.status, 429, "waiting does not help");
+
+    client.pipeline(&batch, "spellcheck").await;
+    let third = client.pipeline(&batch, "spellcheck").await;
+    assert_eq!((third.status, third.header("ratelimit-policy")), (429, "\"pipelines\";q=2"), "{}", third.text);
+    let wait_s: u64 = third.header("retry-after").parse().expect("seconds");
+    assert!((1..=60).contains(&wait_s), "{wait_s}");
+    assert_eq!(
+        client.as_user("eve").pipeline(&batch, "spellcheck").await.status,
+        403,
+        "everybody has a limit of his own"
+    );
+}
+
+#[tokio::test]
+async fn a_cooldown_says_how_long_it_is() {
+    let rules = Rules { retry_cooldown_ms: 1_500, ..harness::no_automatic_retry() };
+    let Server { client, clock, .. } = &Server::start(harness::Setup { rules, ..harness::Setup::default() }).await;
+    let batch = client.ready_batch(1).await;
+    client.pipeline(&batch, "spellcheck").await;
+    client.until_settled(&batch).await;
+    let retry = || client.retry(&batch, json!({ "phase_name": "spellcheck", "force": true }));
+    assert_eq!(retry().await.status, 202);
+    client.until_settled(&batch).await;
+    let early = retry().await;
+    assert_eq!((early.status, early.header("retry-after")), (429, "2"), "{}", early.text);
+    assert_eq!(early.header("ratelimit"), "\"retries\";r=0;t=2");
+    clock.advance(1_500);
+    assert_eq!(retry().await.status, 202);
 }

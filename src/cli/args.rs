@@ -51,6 +51,15 @@ pub struct ServeArguments {
     /// first wait, its factor and the longest wait; PHASE may be all. Later ones win. 1 attempt is none by itself.
     #[arg(long, value_name = "PHASE=ATTEMPTS[,BASE_MS[,FACTOR[,MAX_MS]]]", value_parser = parse_policy)]
     pub(super) retry_policy: Vec<(Phases, RetryPolicy)>,
+    /// How many times users can retry one phase of one batch.
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    pub(super) max_retries: u32,
+    /// How long a user has to wait between two retries of one phase, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub(super) retry_cooldown_ms: u64,
+    /// How many pipelines one user can request in a minute; 0 is no limit. The default is 20, and none with --ephemeral.
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) pipeline_limit: Option<u32>,
     /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
     #[arg(long, value_name = "PHASE=SECONDS", value_parser = parse_deadline)]
     pub(super) deadline: Vec<(Phases, u64)>,

@@ -36,6 +36,7 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
         listen: ([127, 0, 0, 1], 0).into(),
         data: DataDirectory::Kept(directory.path().to_owned()),
         rules: Rules::default(),
+        pipeline_limit: 0,
         workers: worker::Options { latency_ms: 40..=160, seed: 1, faults: Faults::parse(FAULTS)? },
     };
     let app = App::start(options, Clock::system()).await?;

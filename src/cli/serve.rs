@@ -12,6 +12,9 @@ use crate::clock::Clock;
 use crate::domain::Rules;
 use crate::worker::{self, Faults};
 
+/// How many pipelines the gateway of the full stack lets one user request in a minute (contract, HTTP).
+const PIPELINE_LIMIT: u32 = 20;
+
 /// The largest file of faults, in bytes.
 const MAX_FAULTS_BYTES: u64 = 1_024 * 1_024;
 
@@ -30,7 +33,9 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     };
     let data =
         if arguments.ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(arguments.data_dir.clone()) };
-    let mut rules = Rules::default();
+    let (max_user_retries, retry_cooldown_ms) = (arguments.max_retries, arguments.retry_cooldown_ms);
+    let mut rules = Rules { max_user_retries, retry_cooldown_ms, ..Rules::default() };
+    let pipeline_limit = arguments.pipeline_limit.unwrap_or(if arguments.ephemeral { 0 } else { PIPELINE_LIMIT });
     for (phases, policy) in arguments.retry_policy {
         for phase in phases {
             rules.retry[phase.index()] = policy.clone();
@@ -45,7 +50,8 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
 
-    let app = App::start(Options { listen: arguments.listen, data, rules, workers }, Clock::system()).await?;
+    let app =
+        App::start(Options { listen: arguments.listen, data, rules, pipeline_limit, workers }, Clock::system()).await?;
     let url = format!("http://{}", app.address());
     tracing::info!(url, "serving");
     let ready = json!({ "ready": true, "url": url, "pid": std::process::id() });

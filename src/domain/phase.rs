@@ -94,6 +94,10 @@ pub struct PhaseRecord {
     pub state: PhaseState,
     /// How many attempts it has had, the open one included. Attempts are numbered from 1 without holes.
     pub attempts: u32,
+    /// How many of the attempts users asked for.
+    pub user_retries: u32,
+    /// When a user last did.
+    pub retried_at: Option<Millis>,
     /// Traces of the newest attempts' correlation ids, the newest last. Two different ids seldom have the same trace,
     /// and then one is derived without need.
     pub id_traces: Vec<u32>,
@@ -110,6 +114,8 @@ impl PhaseRecord {
         Self {
             state: PhaseState::PendingDependencies { scope: Scope::Whole },
             attempts: 0,
+            user_retries: 0,
+            retried_at: None,
             id_traces: Vec::new(),
             results,
         }

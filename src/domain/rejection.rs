@@ -131,6 +131,24 @@ pub enum Rejected {
         /// The phase.
         phase: Phase,
     },
+    /// Users have retried the phase as often as they can.
+    #[error("{phase} of this batch was retried {limit} times by its user; that is the limit of this server")]
+    TooManyRetries {
+        /// The phase.
+        phase: Phase,
+        /// How many there can be.
+        limit: u32,
+    },
+    /// Users have to wait between retries.
+    #[error("{phase} of this batch was retried a moment ago; wait {wait_ms} ms")]
+    RetriedJustNow {
+        /// The phase.
+        phase: Phase,
+        /// How much longer, in milliseconds.
+        wait_ms: u64,
+        /// How many retries there can be.
+        limit: u32,
+    },
     /// An empty list says nothing.
     #[error("essay_ids is empty; leave it out to retry the whole phase")]
     NoEssays,
@@ -185,6 +203,13 @@ pub enum RejectionKind {
     Conflict,
     /// Look again.
     Moved,
+    /// Ask less often.
+    Limited {
+        /// How many there can be.
+        limit: u32,
+        /// How long to wait, in milliseconds, where that helps.
+        wait_ms: Option<u64>,
+    },
 }
 
 impl Rejected {
@@ -194,6 +219,10 @@ impl Rejected {
         match self {
             Self::NotOwner => RejectionKind::Forbidden,
             Self::Moved { .. } => RejectionKind::Moved,
+            Self::TooManyRetries { limit, .. } => RejectionKind::Limited { limit: *limit, wait_ms: None },
+            Self::RetriedJustNow { limit, wait_ms, .. } => {
+                RejectionKind::Limited { limit: *limit, wait_ms: Some(*wait_ms) }
+            }
             Self::NoSuchBatch | Self::NoPipelineState => RejectionKind::NotFound,
             Self::InvalidRegistration { .. }
             | Self::UnknownPhase { .. }

@@ -9,6 +9,7 @@ mod content;
 mod context;
 mod health;
 mod internal;
+mod limit;
 mod phases;
 mod problem;
 
@@ -20,6 +21,7 @@ use axum::middleware;
 use axum::routing::{get, patch, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use limit::PipelineLimit;
 pub use problem::Problem;
 
 use crate::engine::Engine;
@@ -32,12 +34,19 @@ const MAX_BODY_BYTES: usize = 2 * 1_024 * 1_024;
 const MAX_ESSAYS_BODY_BYTES: usize = 16 * 1_024 * 1_024;
 
 /// What handlers share. The engine is there once recovery is done.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Gateway {
     engine: Arc<OnceLock<Engine>>,
+    pipelines: PipelineLimit,
 }
 
 impl Gateway {
+    /// A gateway that lets one user request so many pipelines in a minute; 0 is no limit.
+    #[must_use]
+    pub fn new(pipelines_a_minute: u32) -> Self {
+        Self { engine: Arc::default(), pipelines: PipelineLimit::new(pipelines_a_minute) }
+    }
+
     /// From now on requests are served.
     pub fn open(&self, engine: Engine) {
         // A second engine would be a mistake of this program's composition; the first one stays.

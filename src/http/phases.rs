@@ -50,6 +50,7 @@ pub(super) async fn request_pipeline(
         return Err(Problem::bad_request("batch_id is another batch than the path's"));
     }
     let phase: Phase = request.requested_pipeline.as_str().parse()?;
+    gateway.pipelines.check(&by)?;
     let (input, message) = if request.is_retry.unwrap_or_default() {
         let reason = reason_or_default(request.retry_reason);
         let retry = RetryRequest::whole(by, phase, reason);

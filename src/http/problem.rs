@@ -4,7 +4,7 @@ use std::any::Any;
 
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use uuid::Uuid;
@@ -25,7 +25,15 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     error: String,
+    /// Headers that say when to come again.
+    limits: Vec<(HeaderName, String)>,
 }
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The name of the limit of retries by users.
+const RETRIES: &str = "retries";
 
 /// Codes beside those of the contract, which has none for these.
 mod codes {
@@ -40,7 +48,7 @@ impl Problem {
     fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
         let error = error.into();
         let shown = |character: char| if character.is_control() { ' ' } else { character };
-        Self { status, code, error: error.chars().take(MAX_ERROR_CHARS).map(shown).collect() }
+        Self { status, code, error: error.chars().take(MAX_ERROR_CHARS).map(shown).collect(), limits: Vec::new() }
     }
 
     /// A field that is there and wrong.
@@ -72,6 +80,18 @@ impl Problem {
 
     fn unavailable(error: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ServiceUnavailable.as_str(), error)
+    }
+
+    /// Too many of something: `policy` names what is limited (IETF draft-ietf-httpapi-ratelimit-headers), `quota` how many
+    /// there can be, and `wait_ms` how long to wait where waiting helps.
+    pub(super) fn limited(error: impl Into<String>, policy: &str, quota: u32, wait_ms: Option<u64>) -> Self {
+        let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimit.as_str(), error);
+        let seconds = wait_ms.map(|wait_ms| wait_ms.div_ceil(1_000));
+        let reset = seconds.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
+        problem.limits.push((RATE_LIMIT_POLICY, format!("\"{policy}\";q={quota}")));
+        problem.limits.push((RATE_LIMIT, format!("\"{policy}\";r=0{reset}")));
+        problem.limits.extend(seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string())));
+        problem
     }
 
     pub(super) fn recovering() -> Self {
@@ -114,6 +134,11 @@ impl Problem {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }
+        for (name, value) in &self.limits {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
         response
     }
 }
@@ -151,6 +176,7 @@ impl From<Rejected> for Problem {
             RejectionKind::Invalid => Self::invalid(error),
             RejectionKind::Forbidden => Self::forbidden(error),
             RejectionKind::Moved => Self::new(StatusCode::PRECONDITION_FAILED, codes::PRECONDITION_FAILED, error),
+            RejectionKind::Limited { limit, wait_ms } => Self::limited(error, RETRIES, limit, wait_ms),
             RejectionKind::NotFound => Self::not_found(error),
             RejectionKind::Conflict => {
                 let is_dependency = matches!(rejected, Rejected::DependencyMissing { .. });

@@ -35,7 +35,7 @@ pub fn essay_id(slot: Slot) -> String {
 /// The rules of the tests: every phase has another deadline, so that a mix-up shows.
 pub fn rules() -> Rules {
     let retry = std::array::from_fn(|_| RetryPolicy::never());
-    Rules { retry, phase_deadline_ms: [60_000, 120_000, 180_000, 240_000] }
+    Rules { retry, phase_deadline_ms: [60_000, 120_000, 180_000, 240_000], ..Rules::default() }
 }
 
 /// A registration of `essays` essays with ids of the client's choice, and with `members` besides or instead.

@@ -172,6 +172,7 @@ pub struct Setup {
     pub latency_ms: std::ops::RangeInclusive<u64>,
     pub faults: Value,
     pub rules: Rules,
+    pub pipeline_limit: u32,
 }
 
 /// The default rules, but nothing is tried again by itself.
@@ -181,7 +182,13 @@ pub fn no_automatic_retry() -> Rules {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { data: DataDirectory::Ephemeral, latency_ms: 0..=0, faults: json!([]), rules: no_automatic_retry() }
+        Self {
+            data: DataDirectory::Ephemeral,
+            latency_ms: 0..=0,
+            faults: json!([]),
+            rules: no_automatic_retry(),
+            pipeline_limit: 0,
+        }
     }
 }
 
@@ -216,8 +223,17 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
         seed: 0,
         faults: Faults::parse(&setup.faults.to_string()).expect("valid faults"),
     };
-    App::start(Options { listen: ([127, 0, 0, 1], 0).into(), data: setup.data, rules: setup.rules, workers }, clock)
-        .await
+    App::start(
+        Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data: setup.data,
+            rules: setup.rules,
+            pipeline_limit: setup.pipeline_limit,
+            workers,
+        },
+        clock,
+    )
+    .await
 }
 
 /// The program as a process of its own. Killed when it is dropped.

@@ -148,14 +148,23 @@ pub struct Context<'a> {
 pub struct Rules {
     /// For each phase, by [`Phase::index`]: when it is tried again by itself.
     pub retry: [RetryPolicy; 4],
+    /// How many times users can retry one phase of one batch.
+    pub max_user_retries: u32,
+    /// How long a user has to wait between two retries of one phase, in milliseconds; 0 for not at all.
+    pub retry_cooldown_ms: u64,
     /// For each phase, by [`Phase::index`]: how long after its dispatch an attempt counts as failed, in milliseconds.
     pub phase_deadline_ms: [u64; 4],
 }
 
 impl Default for Rules {
-    /// For every phase a quarter of an hour, and the default of [`RetryPolicy`].
+    /// For every phase a quarter of an hour, the default of [`RetryPolicy`], and 50 retries by users.
     fn default() -> Self {
-        Self { retry: std::array::from_fn(|_| RetryPolicy::default()), phase_deadline_ms: [15 * 60 * 1_000; 4] }
+        Self {
+            retry: std::array::from_fn(|_| RetryPolicy::default()),
+            max_user_retries: 50,
+            retry_cooldown_ms: 0,
+            phase_deadline_ms: [15 * 60 * 1_000; 4],
+        }
     }
 }
 

@@ -70,6 +70,7 @@ impl Draft<'_> {
         if !force && is_done(record, &scope) {
             return Err(Rejected::AlreadyCompleted { phase });
         }
+        self.require_within_limits(phase, record)?;
 
         let attempt = self.user_attempt(phase, &by, scope, downstream, reason);
         self.set_state(phase, PhaseState::Requested { attempt });
@@ -129,6 +130,18 @@ impl Draft<'_> {
         if mendable.is_empty() { Err(Rejected::EssayNotThrough { phase, slot: first }) } else { Ok(mendable) }
     }
 
+    fn require_within_limits(&self, phase: Phase, record: &PhaseRecord) -> Result<(), Rejected> {
+        let rules = self.context.rules;
+        if record.user_retries >= rules.max_user_retries {
+            return Err(Rejected::TooManyRetries { phase, limit: rules.max_user_retries });
+        }
+        let free_at = record.retried_at.map(|at| at.plus(rules.retry_cooldown_ms));
+        match free_at.map(|at| at.since(self.context.now)).filter(|wait_ms| *wait_ms > 0) {
+            Some(wait_ms) => Err(Rejected::RetriedJustNow { phase, wait_ms, limit: rules.max_user_retries }),
+            None => Ok(()),
+        }
+    }
+
     fn user_attempt(&mut self, phase: Phase, by: &str, scope: Scope, downstream: bool, reason: String) -> Arc<Attempt> {
         let now = self.context.now;
         let slots = self.batch.slots_through(phase, &scope);
@@ -136,6 +149,10 @@ impl Draft<'_> {
         let asked = Arc::make_mut(&mut attempt);
         asked.downstream = downstream;
         asked.slots = slots;
+        if let Some(record) = &mut self.batch.phases[phase.index()] {
+            record.user_retries += 1;
+            record.retried_at = Some(now);
+        }
         attempt
     }
 

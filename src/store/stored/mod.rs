@@ -50,6 +50,8 @@ pub(in crate::store) struct StoredBatch {
 #[derive(Serialize, Deserialize)]
 struct StoredPhase {
     attempts: u32,
+    user_retries: u32,
+    retried_at: Option<u64>,
     id_traces: Vec<u32>,
     state: StoredState,
 }
@@ -150,7 +152,13 @@ impl StoredPhase {
                 StoredState::SkippedDependency { because: keys::phase_byte(*because) }
             }
         };
-        Self { attempts: record.attempts, id_traces: record.id_traces.clone(), state }
+        Self {
+            attempts: record.attempts,
+            user_retries: record.user_retries,
+            retried_at: record.retried_at.map(|at| at.0),
+            id_traces: record.id_traces.clone(),
+            state,
+        }
     }
 
     fn into_record(self, results: Vec<StoredResult>) -> Result<PhaseRecord, Error> {
@@ -184,7 +192,14 @@ impl StoredPhase {
             }
         };
         let results = results.into_iter().map(StoredResult::into_result).collect::<Result<_, _>>()?;
-        Ok(PhaseRecord { state, attempts: self.attempts, id_traces: self.id_traces, results: Arc::new(results) })
+        Ok(PhaseRecord {
+            state,
+            attempts: self.attempts,
+            user_retries: self.user_retries,
+            retried_at: self.retried_at.map(Millis),
+            id_traces: self.id_traces,
+            results: Arc::new(results),
+        })
     }
 }
 
