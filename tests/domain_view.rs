@@ -117,7 +117,7 @@ fn a_failed_phase_says_why_and_what_was_tried() {
         "dispatched_at": time(first_at),
         "started_at": null,
         "ended_at": time(failed_at),
-        "note": null, "outcome": "failed",
+        "note": null, "idempotency_key": null, "traceparent": null, "outcome": "failed",
         "successful": 0,
         "failed": 2,
         "error_code": "LLM_PROVIDER_UNAVAILABLE",

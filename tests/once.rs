@@ -46,7 +46,38 @@ async fn a_repetition_gets_the_first_answer_and_has_no_effect() {
     let again = post(client, &path, "retry", &retry).await;
     assert_eq!((again.status, &again.text), (202, &first.text));
     assert_eq!(again.header("location"), first.header("location"));
-    assert_eq!(client.attempts(&batch, "spellcheck").await.len(), 2);
+    let attempts = client.attempts(&batch, "spellcheck").await;
+    let keys: Vec<_> = attempts.iter().map(|attempt| attempt["idempotency_key"].clone()).collect();
+    assert_eq!(keys, ["pipeline", "retry"], "each attempt says which request asked for it");
+}
+
+#[tokio::test]
+async fn the_trace_of_a_request_is_on_its_attempts_and_goes_on_with_its_commands() {
+    let Server { client, app, .. } = &Server::start(Setup::default()).await;
+    let batch = client.ready_batch(1).await;
+    let mut published = app.engine().bus().watch();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let path = format!("/v1/batches/{batch}/pipelines");
+    let request = client.request(Method::POST, &path).header("traceparent", trace);
+    Client::send(request.json(&json!({ "requested_pipeline": "nlp" }))).await;
+    client.until_settled(&batch).await;
+    assert_eq!(client.attempts(&batch, "nlp").await[0]["traceparent"], trace);
+    let mut commands = 0;
+    while let Ok(message) = published.try_recv() {
+        let envelope: Value = serde_json::from_slice(&message.body).expect("JSON");
+        if message.topic.as_str().contains("initiate") {
+            assert_eq!(envelope["metadata"]["traceparent"], trace);
+            commands += 1;
+        }
+    }
+    assert_eq!(commands, 2);
+
+    let other = client.ready_batch(1).await;
+    let path = format!("/v1/batches/{other}/pipelines");
+    let request = client.request(Method::POST, &path).header("traceparent", "nonsense");
+    Client::send(request.json(&json!({ "requested_pipeline": "spellcheck" }))).await;
+    client.until_settled(&other).await;
+    assert_eq!(client.attempts(&other, "spellcheck").await[0]["traceparent"], Value::Null);
 }
 
 #[tokio::test]

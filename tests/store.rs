@@ -10,7 +10,7 @@ use rephase::contract::requests::{BatchRegistrationRequest, PromptPayload};
 use rephase::contract::{BatchStatus, EssayRef, Group, Headers, Message, Topic};
 use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{
-    Batch, BatchId, Context, Effect, Input, Millis, Phase, RetryPolicy, Rules, Step, Timer, TimerKind, step,
+    Batch, BatchId, Context, Effect, Input, Millis, Origin, Phase, RetryPolicy, Rules, Step, Timer, TimerKind, step,
 };
 use rephase::store::{self, Commit, Options, Published, Store};
 use serde_json::json;
@@ -41,6 +41,8 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
     let id = BatchId(Uuid::from_u128(7));
     let never = Rules { retry: std::array::from_fn(|_| RetryPolicy::never()), ..Rules::default() };
     let by_itself = Rules::default();
+    let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+    let origin = Arc::new(Origin { idempotency_key: Some("k".to_owned()), traceparent });
     let mut now = Millis(1_772_440_200_000);
     let request = json!({ "expected_essay_count": 3, "course_code": "SV2", "user_id": "t", "org_id": "o",
         "cj_default_temperature": 0.5, "cj_default_llm_model": "m", "assignment_id": "a",
@@ -52,7 +54,8 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
         now = now.plus(1_500);
         // Only the last attempt is to be tried again by itself.
         let rules = if batches.len() < 7 { &never } else { &by_itself };
-        let context = Context { now, up_since: now, correlation_id: Uuid::from_u128(u128::from(now.0)), rules };
+        let context =
+            Context { now, up_since: now, correlation_id: Uuid::from_u128(u128::from(now.0)), origin: &origin, rules };
         let Step { batch, effects: mut more } = step(batches.last(), input, &context).expect("allowed");
         effects.append(&mut more);
         batches.push(batch);

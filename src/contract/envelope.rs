@@ -41,12 +41,23 @@ fn schema_version() -> u32 {
     SCHEMA_VERSION
 }
 
+/// Whether `text` has the form of a W3C `traceparent` (Trace Context, section 3.2): version, trace id, parent id, flags.
+#[must_use]
+pub fn is_traceparent(text: &str) -> bool {
+    let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    lengths == [2, 32, 16, 2] && parts[0] != "ff" && parts.into_iter().all(is_hex)
+}
+
 /// Names of the envelope's `metadata` members.
 pub mod metadata {
     /// The owner of the batch, on commands.
     pub const USER_ID: &str = "user_id";
     /// The owner's organisation, on commands.
     pub const ORG_ID: &str = "org_id";
+    /// W3C trace context of the request that caused the message.
+    pub const TRACEPARENT: &str = "traceparent";
     /// The number of the attempt a command or an outcome belongs to, from 1. An addition of this project; a worker that
     /// echoes it makes its outcome impossible to confuse with another attempt's.
     pub const ATTEMPT: &str = "attempt";

@@ -21,7 +21,7 @@ mod topics;
 pub use enums::{
     BatchClientStatus, BatchStatus, ContentType, CourseCode, Language, PhaseName, PipelineExecutionStatus,
 };
-pub use envelope::{Envelope, SCHEMA_VERSION, metadata};
+pub use envelope::{Envelope, SCHEMA_VERSION, is_traceparent, metadata};
 pub use message::{Group, Headers, Message};
 pub use names::{ErrorCode, EventName};
 pub use pipeline_state::{EssayProcessingCounts, PipelineStateDetail, ProcessingPipelineState};

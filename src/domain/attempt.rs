@@ -1,5 +1,7 @@
 //! One try at a phase: what caused it, what it ran on, how it ended.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::batch::Slot;
@@ -39,6 +41,15 @@ pub enum Scope {
     Essays(Vec<Slot>),
 }
 
+/// What a request says of itself, besides its correlation id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Its `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// Its W3C `traceparent`.
+    pub traceparent: Option<String>,
+}
+
 /// One try at a phase.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
@@ -54,6 +65,8 @@ pub struct Attempt {
     pub reason: Option<String>,
     /// What connects it with the request; unique among the attempts of one phase, so that an outcome names its attempt.
     pub correlation_id: Uuid,
+    /// How the request that caused it named itself.
+    pub origin: Arc<Origin>,
     /// What was asked for.
     pub scope: Scope,
     /// The slots it runs on, in order; decided anew when it is dispatched.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::attempt::Origin;
 use super::phase::{Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
 use crate::contract::{BatchStatus, CourseCode, StorageReferences};
@@ -117,6 +118,8 @@ pub struct EssayContent {
 pub struct Run {
     /// The correlation id of the request that started it.
     pub correlation_id: Uuid,
+    /// How the request named itself.
+    pub origin: Arc<Origin>,
     /// Who asked for it.
     pub requested_by: String,
     /// When.

@@ -14,7 +14,7 @@ pub mod step;
 mod time;
 pub mod view;
 
-pub use attempt::{Attempt, AttemptEnd, AttemptOutcome, Scope, Trigger};
+pub use attempt::{Attempt, AttemptEnd, AttemptOutcome, Origin, Scope, Trigger};
 pub use batch::{Batch, BatchDetails, BatchId, Essay, EssayContent, Run, Slot};
 pub use errors::{Category, MAX_ERROR_MESSAGE_CHARS, PhaseError, RetryPolicy};
 pub use essays::EssayCounts;

@@ -116,6 +116,8 @@ pub fn attempt_view<'a>(attempt: &Attempt, essay_id: impl Fn(u16) -> Option<&'a 
         "requested_by": attempt.requested_by,
         "reason": attempt.reason,
         "correlation_id": attempt.correlation_id,
+        "idempotency_key": attempt.origin.idempotency_key,
+        "traceparent": attempt.origin.traceparent,
         "essay_count": attempt.slots.len(),
         "enqueued_at": attempt.enqueued_at.to_timestamp(),
         "dispatched_at": time(attempt.dispatched_at),

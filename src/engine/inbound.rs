@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::contract::events::{BatchContentProvisioningCompleted, BatchPhaseOutcome};
 use crate::contract::requests::ClientBatchPipelineRequest;
-use crate::contract::{Envelope, Message, Topic, metadata};
+use crate::contract::{Envelope, Message, Topic, is_traceparent, metadata};
 use crate::domain::step::{PhaseOutcome, RetryRequest};
-use crate::domain::{BatchId, Input, Phase, PhaseError};
+use crate::domain::{BatchId, Input, Origin, Phase, PhaseError};
 
 /// The reason a retry has where its user gave none (contract, HTTP, retry-phase).
 pub const DEFAULT_RETRY_REASON: &str = "User initiated retry";
@@ -34,6 +34,7 @@ pub(super) struct Inbound {
     pub(super) batch: BatchId,
     pub(super) input: Input,
     pub(super) correlation_id: Uuid,
+    pub(super) origin: Origin,
 }
 
 pub(super) fn read(message: &Message) -> Result<Inbound, Unreadable> {
@@ -71,9 +72,17 @@ fn correlation_id<T>(envelope: &Envelope<T>) -> Uuid {
     envelope.correlation_id.or(envelope.event_id).unwrap_or(Uuid::nil())
 }
 
+/// What the sender of a message says of it.
+fn origin<T>(envelope: &Envelope<T>) -> Origin {
+    let traceparent = envelope.metadata.as_ref().and_then(|said| said.get(metadata::TRACEPARENT)?.as_str());
+    let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
+    Origin { idempotency_key: None, traceparent }
+}
+
 fn pipeline_request(message: &Message) -> Result<Inbound, Unreadable> {
     let envelope = envelope::<ClientBatchPipelineRequest>(message)?;
     let correlation_id = envelope.data.client_correlation_id.unwrap_or_else(|| correlation_id(&envelope));
+    let origin = origin(&envelope);
     let request = envelope.data;
     let batch = batch_id(request.batch_id.as_str())?;
     let phase: Phase =
@@ -86,7 +95,7 @@ fn pipeline_request(message: &Message) -> Result<Inbound, Unreadable> {
     } else {
         Input::RequestPipeline { by, last: phase, prompt: request.prompt_payload }
     };
-    Ok(Inbound { batch, input, correlation_id })
+    Ok(Inbound { batch, input, correlation_id, origin })
 }
 
 /// What an outcome's envelope may say beyond the contract.
@@ -120,7 +129,7 @@ fn phase_outcome(message: &Message) -> Result<Inbound, Unreadable> {
         retry_after_ms: said.retry_after_ms,
         essay_errors: said.essay_errors,
     });
-    Ok(Inbound { batch: batch_id(&outcome.batch_id)?, input, correlation_id })
+    Ok(Inbound { batch: batch_id(&outcome.batch_id)?, input, correlation_id, origin: Origin::default() })
 }
 
 fn content_provisioned(message: &Message) -> Result<Inbound, Unreadable> {
@@ -128,7 +137,7 @@ fn content_provisioned(message: &Message) -> Result<Inbound, Unreadable> {
     let correlation_id = correlation_id(&envelope);
     let batch = batch_id(&envelope.data.batch_id)?;
     let input = Input::ContentProvisioned { essays: envelope.data.essays_for_processing };
-    Ok(Inbound { batch, input, correlation_id })
+    Ok(Inbound { batch, input, correlation_id, origin: Origin::default() })
 }
 
 /// The names that [`OutcomeMetadata`] reads are those that the contract room publishes.

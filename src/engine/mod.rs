@@ -33,7 +33,7 @@ pub use request::{Claim, Reader};
 
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
-use crate::domain::{Batch, BatchId, Input, Rejected, Rules};
+use crate::domain::{Batch, BatchId, Input, Origin, Rejected, Rules};
 use crate::store::{self, Store};
 use once::{InFlight, Once};
 use partition::Partition;
@@ -100,20 +100,27 @@ pub struct Submission {
     correlation_id: Uuid,
     contents: Vec<String>,
     versions: Option<Vec<u64>>,
+    origin: Arc<Origin>,
     once: Option<Once>,
 }
 
 impl Submission {
     /// `input`, connected with the request that it comes from.
     #[must_use]
-    pub const fn new(input: Input, correlation_id: Uuid) -> Self {
-        Self { input, correlation_id, contents: Vec::new(), versions: None, once: None }
+    pub fn new(input: Input, correlation_id: Uuid) -> Self {
+        Self { input, correlation_id, contents: Vec::new(), versions: None, origin: Arc::default(), once: None }
     }
 
     /// Stores these texts in the same commit.
     #[must_use]
     pub fn with_contents(self, contents: Vec<String>) -> Self {
         Self { contents, ..self }
+    }
+
+    /// What the request says of itself.
+    #[must_use]
+    pub fn from_origin(self, origin: Origin) -> Self {
+        Self { origin: Arc::new(origin), ..self }
     }
 
     /// Only if the batch is in one of these versions; whatever its version where there are none.

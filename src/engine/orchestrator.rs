@@ -51,10 +51,15 @@ async fn send(engine: &Engine, delivery: &Delivery) -> Result<Pending, Error> {
     let (group, sequence) = (delivery.group(), delivery.sequence());
     let key = Key::of(group.service(), message);
     let (partition, request, pending) = match inbound::read(message) {
-        Ok(inbound::Inbound { batch, input, correlation_id }) => {
+        Ok(inbound::Inbound { batch, input, correlation_id, origin }) => {
             let (reply, answer) = oneshot::channel();
             let cause = Cause::Message { group, sequence, key };
-            let request = StepRequest { batch, submission: Submission::new(input, correlation_id), cause, reply };
+            let request = StepRequest {
+                batch,
+                submission: Submission::new(input, correlation_id).from_origin(origin),
+                cause,
+                reply,
+            };
             (engine.partition_of(batch.0.as_bytes()), Request::Step(Box::new(request)), Pending::Step(answer))
         }
         Err(unreadable) => {

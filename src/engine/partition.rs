@@ -162,13 +162,13 @@ impl Partition {
             return Ok(Ok(StepReply::Duplicate));
         }
         let old = self.record(round, id)?;
-        let Submission { input, correlation_id, contents: _, versions, once: _ } = submission;
+        let Submission { input, correlation_id, contents: _, versions, origin, once: _ } = submission;
         if let (Some(old), Some(versions)) = (&old, versions)
             && !versions.contains(&old.version)
         {
             return Ok(Err(Rejected::Moved { version: old.version }));
         }
-        let context = Context { now, up_since: self.up_since, correlation_id, rules: &self.rules };
+        let context = Context { now, up_since: self.up_since, correlation_id, origin: &origin, rules: &self.rules };
         let Step { batch, effects } = match step(old.as_deref(), input, &context) {
             Ok(step) => step,
             Err(rejected) => return Ok(Err(rejected)),

@@ -96,7 +96,9 @@ impl Reader<'_> {
     /// # Errors
     /// [`Error::Rejected`], as the real thing would be.
     pub fn preview(&self, input: Input, correlation_id: Uuid) -> Result<Batch, Error> {
-        let context = Context { now: self.now, up_since: self.up_since, correlation_id, rules: self.rules };
+        let origin = Arc::default();
+        let (now, up_since, rules) = (self.now, self.up_since, self.rules);
+        let context = Context { now, up_since, correlation_id, origin: &origin, rules };
         Ok(step(self.batch.as_deref(), input, &context)?.batch)
     }
 

@@ -31,7 +31,7 @@ pub(super) async fn register(
     State(gateway): State<Gateway>,
     CorrelationId(correlation_id): CorrelationId,
     identity: Identity,
-    Body { value: mut body, key }: Body<Map<String, Value>>,
+    Body { value: mut body, named }: Body<Map<String, Value>>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     // The user may be named by the header alone.
@@ -49,7 +49,7 @@ pub(super) async fn register(
     let batch = BatchId(Uuid::now_v7());
     let registration = Registration::new(batch, request, engine.clock().now())?;
     let submission = Submission::new(Input::Register(Box::new(registration)), correlation_id);
-    change(engine, batch, submission, key, move |batch| {
+    change(engine, batch, submission, named, move |batch| {
         let body =
             json!({ "batch_id": batch.id.to_string(), "correlation_id": correlation_id, "status": "registered" });
         answer(StatusCode::ACCEPTED, batch, &body)
@@ -75,7 +75,7 @@ pub(super) async fn provide_essays(
     CorrelationId(correlation_id): CorrelationId,
     Path(id): Path<String>,
     identity: Identity,
-    Body { value: request, key }: Body<EssaysRequest>,
+    Body { value: request, named }: Body<EssaysRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(request.user_id.as_ref())?;
@@ -106,7 +106,7 @@ pub(super) async fn provide_essays(
     }
     let sent = essays.len();
     let submission = Submission::new(Input::ProvideEssays { by, essays }, correlation_id).with_contents(contents);
-    change(engine, batch_id(&id)?, submission, key, move |batch| {
+    change(engine, batch_id(&id)?, submission, named, move |batch| {
         let received = usize::from(batch.essays_received);
         let essays: Vec<_> = (received - sent..received)
             .filter_map(|slot| batch.original_essay(slot.try_into().ok()?))

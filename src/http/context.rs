@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::contract::requests::ClientId;
-use crate::domain::{Batch, BatchId};
+use crate::contract::{is_traceparent, metadata};
+use crate::domain::{Batch, BatchId, Origin};
 use crate::engine::{Answer, Engine, RequestKey, Submission};
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -107,8 +108,16 @@ impl Identity {
 pub(super) struct Body<T> {
     /// What it says.
     pub(super) value: T,
-    /// The request's name for itself, with what makes it this request: the header Idempotency-Key.
-    pub(super) key: Option<RequestKey>,
+    /// What the request says of itself.
+    pub(super) named: Named,
+}
+
+/// What a request says of itself: the headers Idempotency-Key and traceparent.
+#[derive(Debug)]
+pub(super) struct Named {
+    /// The key, with what makes the request this one.
+    key: Option<RequestKey>,
+    origin: Origin,
 }
 
 /// From how many bytes on a body is read beside the runtime: it takes about a millisecond then.
@@ -120,13 +129,16 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let name = key_of(request.headers())?;
         let user = user_of(request.headers())?.unwrap_or_default();
+        let traceparent = request.headers().get(metadata::TRACEPARENT).and_then(|value| value.to_str().ok());
+        let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let bytes = Bytes::from_request(request, state).await?;
         let size = bytes.len();
         let read = move || {
             let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
-            let key = name.map(|name| RequestKey::new(&name, &parts));
-            parse(&bytes).map(|value| Self { value, key })
+            let key = name.as_deref().map(|name| RequestKey::new(name, &parts));
+            let origin = Origin { idempotency_key: name, traceparent };
+            parse(&bytes).map(|value| Self { value, named: Named { key, origin } })
         };
         if size < LARGE_BODY_BYTES {
             return read();
@@ -151,9 +163,10 @@ pub(super) async fn change(
     engine: &Engine,
     batch: BatchId,
     submission: Submission,
-    key: Option<RequestKey>,
+    Named { key, origin }: Named,
     render: impl FnOnce(&Batch) -> Answer + Send + 'static,
 ) -> Result<Response, Problem> {
+    let submission = submission.from_origin(origin);
     let (answer, is_replayed) = match key {
         Some(key) => engine.submit_once(batch, submission, key, render).await?,
         None => (render(&*engine.submit(batch, submission).await?), false),

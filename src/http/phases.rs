@@ -41,7 +41,7 @@ pub(super) async fn request_pipeline(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
-    Body { value: request, key }: Body<PipelineRequest>,
+    Body { value: request, named }: Body<PipelineRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(request.user_id.as_ref())?;
@@ -60,7 +60,7 @@ pub(super) async fn request_pipeline(
         (input, format!("the pipeline {phase} is going to run"))
     };
     let submission = Submission::new(input, correlation_id).if_version(versions);
-    change(engine, batch, submission, key, move |batch| {
+    change(engine, batch, submission, named, move |batch| {
         let body = json!({
             "status": "accepted",
             "message": message,
@@ -113,7 +113,7 @@ pub(super) async fn retry(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
-    Body { value: mut request, key }: Body<RetryPhaseRequest>,
+    Body { value: mut request, named }: Body<RetryPhaseRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     if !identity.is_known() && request.user_id.is_none() {
@@ -140,7 +140,7 @@ pub(super) async fn retry(
         return Ok((etag(&before), Json(answer)).into_response());
     }
     let submission = Submission::new(input, correlation_id).if_version(versions);
-    change(engine, batch, submission, key, move |batch| {
+    change(engine, batch, submission, named, move |batch| {
         let body = plan(batch, phase, correlation_id);
         let location = format!("/v1/batches/{}/phases/{phase}/attempts?from={}", batch.id, body["attempt"]);
         let mut answer = answer(StatusCode::ACCEPTED, batch, &body);
@@ -244,14 +244,14 @@ pub(super) async fn cancel(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
-    Body { value: request, key }: Body<CancelRequest>,
+    Body { value: request, named }: Body<CancelRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(request.user_id.as_ref())?;
     let reason = request.reason.map(RetryReason::into_string).filter(|reason| !reason.is_empty());
     let reason = reason.unwrap_or_else(|| "User initiated cancellation".to_owned());
     let submission = Submission::new(Input::Cancel { by, reason }, correlation_id).if_version(versions);
-    change(engine, batch_id(&id)?, submission, key, move |batch| {
+    change(engine, batch_id(&id)?, submission, named, move |batch| {
         let is_cancelled = |state: &PhaseState| matches!(state, PhaseState::Cancelled { .. });
         let phases = batch.requested_phases().filter(|(_, record)| is_cancelled(&record.state));
         let body = json!({

@@ -212,8 +212,9 @@ impl World {
 
     fn decide(&self, input: Input) -> Result<Step, Rejected> {
         let now = self.now.plus(TICK_MS);
-        let context =
-            Context { now, up_since: self.up_since, correlation_id: self.correlation_id(), rules: &self.rules };
+        let (up_since, origin) = (self.up_since, std::sync::Arc::default());
+        let correlation_id = self.correlation_id();
+        let context = Context { now, up_since, correlation_id, origin: &origin, rules: &self.rules };
         step(self.batch.as_ref(), input, &context)
     }
 

@@ -188,6 +188,9 @@ impl Draft<'_> {
         if attempt.slots.len() < self.batch.essays.len() {
             members.insert(metadata::SLOTS.to_owned(), attempt.slots.clone().into());
         }
+        if let Some(traceparent) = &attempt.origin.traceparent {
+            members.insert(metadata::TRACEPARENT.to_owned(), traceparent.as_str().into());
+        }
         let correlation_id = attempt.correlation_id;
         self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata: Some(members), data })));
     }

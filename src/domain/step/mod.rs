@@ -20,7 +20,7 @@ pub use announce::{Data, Outgoing};
 pub use readiness::{NewEssay, Registration};
 pub use retry::{RetryPlan, RetryRequest, Selection};
 
-use super::attempt::Attempt;
+use super::attempt::{Attempt, Origin};
 use super::batch::Batch;
 use super::errors::{PhaseError, RetryPolicy};
 use super::phase::{Phase, PhaseRecord, PhaseState};
@@ -139,6 +139,8 @@ pub struct Context<'a> {
     pub up_since: Millis,
     /// What connects all that this input causes.
     pub correlation_id: Uuid,
+    /// How the request named itself.
+    pub origin: &'a Arc<Origin>,
     /// What is configured.
     pub rules: &'a Rules,
 }

@@ -248,6 +248,7 @@ impl Draft<'_> {
         let attempt = Arc::make_mut(&mut next);
         attempt.in_a_row = failed.in_a_row + 1;
         attempt.downstream = failed.downstream;
+        attempt.origin = Arc::clone(&failed.origin);
         self.dispatch(phase, Some(next), scope);
         Ok(())
     }

@@ -82,6 +82,11 @@ impl Draft<'_> {
             Trigger::Automatic | Trigger::User => None,
         }
         .unwrap_or(self.context.correlation_id);
+        let origin = match trigger {
+            Trigger::Pipeline => self.batch.run.as_ref().map(|run| Arc::clone(&run.origin)),
+            Trigger::Automatic | Trigger::User => None,
+        };
+        let origin = origin.unwrap_or_else(|| Arc::clone(self.context.origin));
         let essays = self.batch.essays.len();
         let record = self.batch.phases[phase.index()].get_or_insert_with(|| PhaseRecord::untried(essays));
         let (number, correlation_id) = record.count_attempt(phase, correlation_id);
@@ -90,6 +95,7 @@ impl Draft<'_> {
             trigger,
             in_a_row: 1,
             requested_by,
+            origin,
             reason,
             correlation_id,
             scope,

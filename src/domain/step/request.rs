@@ -49,6 +49,7 @@ impl Draft<'_> {
     pub(super) fn start_run(&mut self, by: &str, queue: Vec<Phase>) {
         self.batch.run = Some(Run {
             correlation_id: self.context.correlation_id,
+            origin: Arc::clone(self.context.origin),
             requested_by: by.to_owned(),
             started_at: self.context.now,
             queue,

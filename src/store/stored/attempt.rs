@@ -1,12 +1,14 @@
 //! Attempts, as they are stored.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::Error;
 use super::parse;
 use crate::domain::{
-    Attempt, AttemptEnd, AttemptOutcome, Category, LateOutcome, Millis, PhaseError, Scope, Slot, Trigger,
+    Attempt, AttemptEnd, AttemptOutcome, Category, LateOutcome, Millis, Origin, PhaseError, Scope, Slot, Trigger,
 };
 
 /// An attempt, inside the record and in the ledger.
@@ -18,6 +20,7 @@ pub(in crate::store) struct StoredAttempt {
     requested_by: String,
     reason: Option<String>,
     correlation_id: Uuid,
+    origin: StoredOrigin,
     /// None for the whole phase.
     scope: Option<Runs>,
     slots: Runs,
@@ -108,6 +111,7 @@ impl StoredAttempt {
             requested_by: attempt.requested_by.clone(),
             reason: attempt.reason.clone(),
             correlation_id: attempt.correlation_id,
+            origin: StoredOrigin::of(&attempt.origin),
             scope: Runs::of_scope(&attempt.scope),
             downstream: attempt.downstream,
             dispatched_in: attempt.dispatched_in,
@@ -131,6 +135,7 @@ impl StoredAttempt {
             requested_by: self.requested_by,
             reason: self.reason,
             correlation_id: self.correlation_id,
+            origin: self.origin.into_origin(),
             scope: Runs::into_scope(self.scope),
             downstream: self.downstream,
             dispatched_in: self.dispatched_in,
@@ -223,5 +228,22 @@ impl StoredLate {
             correlation_id: self.correlation_id,
             status: parse(&self.status)?,
         })
+    }
+}
+
+/// What a request says of itself.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredOrigin {
+    idempotency_key: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl StoredOrigin {
+    pub(super) fn of(origin: &Origin) -> Self {
+        Self { idempotency_key: origin.idempotency_key.clone(), traceparent: origin.traceparent.clone() }
+    }
+
+    pub(super) fn into_origin(self) -> Arc<Origin> {
+        Arc::new(Origin { idempotency_key: self.idempotency_key, traceparent: self.traceparent })
     }
 }

@@ -15,7 +15,7 @@ use crate::domain::{
     Batch, BatchDetails, BatchId, Essay, EssayContent, EssayOutput, EssayResult, Millis, Phase, PhaseRecord,
     PhaseState, Run, Slot,
 };
-use attempt::{Runs, StoredError};
+use attempt::{Runs, StoredError, StoredOrigin};
 pub(in crate::store) use attempt::{StoredAttempt, StoredLate};
 pub use message::StoredAnswer;
 pub(in crate::store) use message::StoredMessage;
@@ -73,6 +73,7 @@ enum StoredState {
 #[derive(Serialize, Deserialize)]
 struct StoredRun {
     correlation_id: Uuid,
+    origin: StoredOrigin,
     requested_by: String,
     started_at: u64,
     queue: Vec<u8>,
@@ -207,6 +208,7 @@ impl StoredRun {
     fn of(run: &Run) -> Self {
         Self {
             correlation_id: run.correlation_id,
+            origin: StoredOrigin::of(&run.origin),
             requested_by: run.requested_by.clone(),
             started_at: run.started_at.0,
             queue: run.queue.iter().map(|phase| keys::phase_byte(*phase)).collect(),
@@ -216,6 +218,7 @@ impl StoredRun {
     fn into_run(self) -> Result<Run, Error> {
         Ok(Run {
             correlation_id: self.correlation_id,
+            origin: self.origin.into_origin(),
             requested_by: self.requested_by,
             started_at: Millis(self.started_at),
             queue: self.queue.into_iter().map(keys::phase_of).collect::<Result<_, _>>()?,
