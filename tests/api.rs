@@ -218,7 +218,8 @@ async fn whatever_is_wrong_with_a_request_the_answer_is_a_problem() {
     let batch = client.ready_batch(1).await;
     let retry = format!("/v1/batches/{batch}/retry-phase");
     let raw = |body: &str| client.request(Method::POST, &retry).body(body.to_owned());
-    for body in ["", "{", "nonsense", "{\"phase_name\": \"nlp\"} x", "\u{feff}{}"] {
+    assert_problem(&Client::send(raw("")).await, 400, "MISSING_REQUIRED_FIELD");
+    for body in ["{", "nonsense", "{\"phase_name\": \"nlp\"} x", "\u{feff}{}"] {
         assert_problem(&Client::send(raw(body)).await, 400, "INVALID_REQUEST");
     }
     let deep = "[".repeat(100_000);

@@ -113,14 +113,17 @@ fn a_phase_that_waits_for_its_next_attempt_is_running_to_everybody_else() {
     world.succeed(Spellcheck);
     let late = world.outcome(Nlp, BatchStatus::CompletedSuccessfully, &[0, 1, 2]);
     fail_with(&mut world, Nlp, &[], Category::Transient);
-    let running = Rejected::PhaseRunning { phase: Nlp, status: Status::InProgress };
-    assert_eq!(world.refuse(Input::RetryPhase(retry(Nlp))), running);
     assert_eq!(world.refuse(request(CjAssessment)), Rejected::PipelineActive);
     let stale = Rejected::StaleAttempt { phase: Nlp };
     assert_eq!(world.refuse(Input::PhaseOutcome(late)), stale, "its attempt has ended");
     assert_eq!(world.refuse(Input::RetryDue { phase: Nlp, attempt: 2 }), stale);
     let other = Input::RetryDue { phase: AiFeedback, attempt: 1 };
     assert_eq!(world.refuse(other), Rejected::StaleAttempt { phase: AiFeedback });
+    let now = only_command(&world.apply(Input::RetryPhase(retry(Nlp))));
+    assert_eq!(now.phase, Nlp, "its user need not wait");
+    world.succeed(Nlp);
+    world.succeed(AiFeedback);
+    assert_eq!(world.batch().status, BatchStatus::CompletedSuccessfully);
 }
 
 #[test]
@@ -152,4 +155,36 @@ fn a_worker_that_does_not_say_the_category_is_judged_by_its_code() {
     assert_eq!(said(r#"{"error_code": "TIMEOUT"}"#).category, Category::Transient);
     assert_eq!(said(r#"{"error_code": "EMPTY_CONTENT", "message": "x"}"#).category, Category::Permanent);
     assert_eq!(said(r#"{"error_code": "TIMEOUT", "category": "permanent"}"#).category, Category::Permanent);
+}
+
+#[test]
+fn downstream_takes_everything_that_came_anew_however_many_attempts_it_took() {
+    for last_succeeds in [true, false] {
+        let mut world = World::completed(3, Nlp);
+        world.rules.retry = std::array::from_fn(|_| RetryPolicy::default());
+        let asked = rephase::domain::step::RetryRequest { downstream: true, ..retry(Spellcheck) };
+        world.apply(common::world::forced(asked));
+        fail_with(&mut world, Spellcheck, &[0, 1], Category::Transient);
+        again(&mut world, Spellcheck);
+        let command = if last_succeeds {
+            only_command(&world.succeed(Spellcheck))
+        } else {
+            only_command(&fail_with(&mut world, Spellcheck, &[], Category::Permanent))
+        };
+        let anew = if last_succeeds { 3 } else { 2 };
+        assert_eq!((command.phase, command.essay_ids.len()), (Nlp, anew));
+        world.succeed(Nlp);
+        assert_eq!(world.batch().stale_phases(), []);
+    }
+}
+
+#[test]
+fn a_phase_that_waits_is_shown_with_its_essays_pending() {
+    let mut world = world(Spellcheck);
+    fail_with(&mut world, Spellcheck, &[0], Category::Transient);
+    let counts = world.record(Spellcheck).counts();
+    assert_eq!((counts.total, counts.successful, counts.pending_dispatch_or_processing), (3, 1, 2));
+    let state = rephase::domain::view::pipeline_state(world.batch(), |_| Vec::new());
+    let spellcheck = state.spellcheck.expect("it was asked for");
+    assert_eq!((spellcheck.status, spellcheck.completed_at), (Status::InProgress, None));
 }

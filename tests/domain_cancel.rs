@@ -55,7 +55,8 @@ fn a_queued_retry_and_one_that_waits_for_its_time_are_cancelled_too() {
     world.apply(request(CjAssessment));
     world.apply(common::world::forced(retry(Nlp)));
     world.apply(cancel());
-    assert_eq!((world.status(CjAssessment), world.status(Nlp)), (Status::Cancelled, Status::Cancelled));
+    assert_eq!(world.status(CjAssessment), Status::Cancelled);
+    assert_eq!(world.status(Nlp), Status::CompletedSuccessfully, "what came out before is not taken away");
     assert_eq!(world.newest_attempts(Nlp).len(), 2, "its attempt is on record");
 
     let mut waiting = World::ready(2);
@@ -89,4 +90,19 @@ fn a_phase_is_stuck_after_half_its_deadline() {
     assert_eq!(world.batch().stuck_since(half.plus(9)), Some(half));
     world.succeed(Spellcheck);
     assert_eq!(world.batch().stuck_since(half.plus(9)), None);
+}
+
+#[test]
+fn cancelling_a_retry_leaves_what_had_completed() {
+    let mut world = World::completed(2, AiFeedback);
+    let asked = rephase::domain::step::RetryRequest { downstream: true, ..retry(Spellcheck) };
+    world.apply(common::world::forced(asked));
+    world.succeed(Spellcheck);
+    assert_eq!(world.status(AiFeedback), Status::PendingDependencies);
+    world.apply(cancel());
+    for phase in [Spellcheck, Nlp, AiFeedback] {
+        assert_eq!(world.status(phase), Status::CompletedSuccessfully, "{phase}");
+    }
+    assert_eq!(world.batch().stale_phases(), [Nlp, AiFeedback]);
+    world.apply(common::world::forced(retry(Nlp)));
 }

@@ -2,7 +2,7 @@
 
 use super::attempt::Scope;
 use super::batch::{Batch, Slot};
-use super::phase::{EssayResult, Phase, PhaseRecord};
+use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::pipeline::dependencies;
 use crate::contract::{EssayProcessingCounts, EssayRef};
 
@@ -81,7 +81,11 @@ impl PhaseRecord {
     #[must_use]
     pub fn counts(&self) -> EssayProcessingCounts {
         let mut counts = EssayProcessingCounts::default();
-        let running = self.state.open_attempt().map_or(&[][..], |attempt| &attempt.slots);
+        let running = match &self.state {
+            PhaseState::BackingOff { scope: Scope::Essays(slots), .. } => slots,
+            PhaseState::BackingOff { attempt, scope: Scope::Whole, .. } => &attempt.slots,
+            state => state.open_attempt().map_or(&[][..], |attempt| &attempt.slots),
+        };
         // Both are in the order of the slots, so one walk over the two is enough.
         let mut running = running.iter().copied().peekable();
         for (slot, result) in self.results.iter().enumerate() {

@@ -112,7 +112,7 @@ impl PhaseRecord {
     pub fn untried(essays: usize) -> Self {
         let results = Arc::new(vec![EssayResult::NotRun; essays]);
         Self {
-            state: PhaseState::PendingDependencies { scope: Scope::Whole },
+            state: PhaseState::PendingDependencies { scope: Scope::Whole, before: None },
             attempts: 0,
             user_retries: 0,
             retried_at: None,
@@ -153,6 +153,8 @@ pub enum PhaseState {
     PendingDependencies {
         /// What it will run on.
         scope: Scope,
+        /// Its last attempt, where it had completed and runs again because of a phase above.
+        before: Option<Arc<Attempt>>,
     },
     /// A user asked for it again, and another phase of the batch is running.
     Requested {

@@ -44,7 +44,10 @@ fn phase_detail(
         status: record.state.status(),
         essay_counts,
         started_at: attempt.and_then(|attempt| attempt.dispatched_at).map(Millis::to_timestamp),
-        completed_at: attempt.and_then(|attempt| attempt.end.as_ref()).map(|end| end.at.to_timestamp()),
+        completed_at: attempt
+            .filter(|_| !record.state.is_running())
+            .and_then(|attempt| attempt.end.as_ref())
+            .map(|end| end.at.to_timestamp()),
         error_info: error_info(batch, phase, record, ledger),
         progress_percentage: (essay_counts.total > 0)
             .then(|| f64::from(settled) * 100.0 / f64::from(essay_counts.total)),

@@ -141,6 +141,8 @@ pub struct Counters {
     pub refused_messages: AtomicU64,
     /// Outcomes that came when their attempt was not in flight any more; they are among the refused messages too.
     pub late_outcomes: AtomicU64,
+    /// Timers that were due for a batch that cannot be read.
+    pub broken_timers: AtomicU64,
     /// Idempotency keys that were swept.
     pub swept_keys: AtomicU64,
 }

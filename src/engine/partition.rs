@@ -155,7 +155,11 @@ impl Partition {
         once: Option<Once>,
         cause: &Cause,
     ) -> Result<Result<StepReply, Rejected>, store::Error> {
-        let now = self.clock.now();
+        let now = match cause {
+            // Whoever sent it saw that it was due. The clock may have been set back since; the timer is used up now.
+            Cause::Timer(timer) => self.clock.now().max(timer.due),
+            Cause::Request | Cause::Message { .. } => self.clock.now(),
+        };
         if let Cause::Message { group, key, .. } = cause
             && self.is_completed(round, *group, key, now)?
         {

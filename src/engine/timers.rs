@@ -1,5 +1,6 @@
 //! Timers: one task sleeps until the first is due, or a sooner one is committed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +8,7 @@ use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::request::{Cause, Request, StepRequest};
-use super::{Engine, Error, Submission, blocking};
+use super::{Counters, Engine, Error, Submission, blocking};
 use crate::domain::Millis;
 use crate::store::TimerEntry;
 
@@ -47,11 +48,12 @@ pub(super) fn start(engine: &Engine, alarm: Arc<Alarm>) {
 }
 
 async fn run(engine: Engine, alarm: Arc<Alarm>) {
+    let mut broken = HashSet::new();
     loop {
         // Until the timers have been read, any that is committed counts as sooner.
         alarm.wakes_at.store(u64::MAX, Ordering::Release);
         let clock = engine.clock().clone();
-        let due = match fire_due(&engine).await {
+        let due = match fire_due(&engine, &mut broken).await {
             Ok(next) => next,
             Err(error) => {
                 tracing::warn!(%error, "timers that are due could not be handled; trying again");
@@ -67,18 +69,29 @@ async fn run(engine: Engine, alarm: Arc<Alarm>) {
     }
 }
 
-/// Handles everything that is due, and says when the next timer is.
-async fn fire_due(engine: &Engine) -> Result<Option<Millis>, Error> {
+/// Handles everything that is due, and says when the next timer is. A timer whose batch cannot be read is left behind,
+/// so that it holds up nobody else; `broken` remembers it.
+async fn fire_due(engine: &Engine, broken: &mut HashSet<TimerEntry>) -> Result<Option<Millis>, Error> {
     loop {
         let store = engine.shared.store.clone();
-        let timers = blocking(move || store.timers(PAGE)).await?;
+        let limit = PAGE + broken.len();
+        let mut timers = blocking(move || store.timers(limit)).await?;
+        timers.retain(|entry| !broken.contains(entry));
         let now = engine.clock().now();
         let Some(first) = timers.first() else { return Ok(None) };
         if first.timer.due > now {
             return Ok(Some(first.timer.due));
         }
         for entry in timers.into_iter().take_while(|entry| entry.timer.due <= now) {
-            fire(engine, entry).await?;
+            if let Err(error) = fire(engine, entry).await {
+                if engine.failure().is_some() || engine.stopping().is_cancelled() {
+                    return Err(error);
+                }
+                let (batch, phase) = (entry.batch, entry.timer.phase);
+                tracing::error!(%batch, %phase, %error, "a timer is due and its batch cannot be read");
+                Counters::add(&engine.counters().broken_timers);
+                broken.insert(entry);
+            }
         }
     }
 }

@@ -75,6 +75,7 @@ pub(super) async fn provide_essays(
     CorrelationId(correlation_id): CorrelationId,
     Path(id): Path<String>,
     identity: Identity,
+    IfMatch(versions): IfMatch,
     Body { value: request, named }: Body<EssaysRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
@@ -106,6 +107,7 @@ pub(super) async fn provide_essays(
     }
     let sent = essays.len();
     let submission = Submission::new(Input::ProvideEssays { by, essays }, correlation_id).with_contents(contents);
+    let submission = submission.if_version(versions);
     change(engine, batch_id(&id)?, submission, named, move |batch| {
         let received = usize::from(batch.essays_received);
         let essays: Vec<_> = (received - sent..received)

@@ -132,7 +132,11 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
         let traceparent = request.headers().get(metadata::TRACEPARENT).and_then(|value| value.to_str().ok());
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let bytes = Bytes::from_request(request, state).await?;
+        let mut bytes = Bytes::from_request(request, state).await?;
+        if bytes.is_empty() {
+            // Where every member may be left out, so may the object.
+            bytes = Bytes::from_static(b"{}");
+        }
         let size = bytes.len();
         let read = move || {
             let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
@@ -246,9 +250,12 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
         }
         let mut versions = Vec::new();
         for tag in tags.split(',') {
-            let tag = tag.trim().strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(malformed)?;
+            let tag = tag.trim();
+            // A weak tag is well formed and never matches (strong comparison).
+            let (tag, is_weak) = tag.strip_prefix("W/").map_or((tag, false), |tag| (tag, true));
+            let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(malformed)?;
             // A tag that this server never gave matches no version.
-            versions.extend(tag.parse::<u64>().ok());
+            versions.extend(tag.parse::<u64>().ok().filter(|_| !is_weak));
             if versions.len() > MAX_TAGS {
                 return Err(malformed());
             }

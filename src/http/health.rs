@@ -45,6 +45,7 @@ pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
             "duplicate_messages": count(&counters.duplicates),
             "refused_messages": count(&counters.refused_messages),
             "late_outcomes": count(&counters.late_outcomes),
+            "broken_timers": count(&counters.broken_timers),
             "swept_keys": count(&counters.swept_keys),
         })),
     });

@@ -1,5 +1,7 @@
 //! Point reads and ordered ranges. All of them block.
 
+use std::sync::Arc;
+
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
 };
@@ -18,7 +20,7 @@ pub struct OutboxEntry {
 }
 
 /// A timer of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerEntry {
     /// The batch to wake.
     pub batch: BatchId,
@@ -40,6 +42,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where it cannot be decoded, [`Error::Failed`] where it cannot be read.
     pub fn batch(&self, id: BatchId) -> Result<Option<Batch>, Error> {
+        self.require_sound()?;
         let Some(small) = self.get::<StoredBatch>(&keys::batch(id))? else { return Ok(None) };
         let mut results: [Vec<StoredResult>; 4] = Default::default();
         for phase in small.phases() {
@@ -110,6 +113,8 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn answer(&self, hash: &[u8; 32], now: Millis) -> Result<Option<StoredAnswer>, Error> {
+        // After a flush that failed the tree shows what is not durable.
+        self.require_sound()?;
         let Some(value) = self.shared.tree.get(keys::answer(hash)).map_err(failed)? else { return Ok(None) };
         let (expires, answer) =
             value.split_first_chunk().ok_or_else(|| Error::Corrupt("an answer without its expiry".to_owned()))?;
@@ -176,6 +181,10 @@ impl Store {
             Ok(TimerEntry { batch, timer })
         })
         .collect()
+    }
+
+    fn require_sound(&self) -> Result<(), Error> {
+        self.shared.failure.get().map_or(Ok(()), |reason| Err(Error::Failed(Arc::clone(reason))))
     }
 
     fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Error> {

@@ -31,7 +31,7 @@ impl Draft<'_> {
                 | PhaseState::SkippedDependency { .. }
                 | PhaseState::Cancelled { .. },
             ) => return,
-            Some(PhaseState::PendingDependencies { .. }) => None,
+            Some(PhaseState::PendingDependencies { before, .. }) => before.clone(),
             Some(PhaseState::Requested { attempt }) => Some(self.end_cancelled(phase, Arc::clone(attempt), note)),
             Some(PhaseState::Dispatched { attempt, deadline } | PhaseState::InProgress { attempt, deadline }) => {
                 let (attempt, due) = (Arc::clone(attempt), *deadline);
@@ -46,7 +46,9 @@ impl Draft<'_> {
                 Some(attempt)
             }
         };
-        self.set_state(phase, PhaseState::Cancelled { attempt });
+        // What came out before is not taken away: only the attempt is cancelled then.
+        let completed = attempt.as_ref().and_then(|attempt| self.completed_state(phase, attempt));
+        self.set_state(phase, completed.unwrap_or(PhaseState::Cancelled { attempt }));
     }
 
     fn end_cancelled(&mut self, phase: Phase, attempt: Arc<Attempt>, note: &str) -> Arc<Attempt> {

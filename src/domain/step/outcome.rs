@@ -1,6 +1,6 @@
 //! What becomes of an attempt: started, over, or too late.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{Draft, Effect, PhaseOutcome, Timer, TimerKind};
@@ -174,26 +174,16 @@ impl Draft<'_> {
             self.back_off(phase, attempt, scope, retry_after_ms);
             return;
         }
-        let has_come_out = attempt.end.as_ref().is_some_and(|end| end.successful > 0);
-        if attempt.downstream && has_come_out {
-            self.run_downstream(phase, &attempt);
-        }
+        let downstream = attempt.downstream;
 
-        let Some(record) = &self.batch.phases[phase.index()] else { return };
-        let (mut successful, mut failed) = (0, 0);
-        for result in record.results.iter() {
-            match result {
-                EssayResult::Succeeded(_) => successful += 1,
-                EssayResult::Failed(_) => failed += 1,
-                EssayResult::NotRun => {}
-            }
-        }
-        let state = match outcome_of(successful, failed) {
-            AttemptOutcome::Succeeded => PhaseState::Succeeded { attempt },
-            AttemptOutcome::PartiallySucceeded => PhaseState::PartiallySucceeded { attempt },
-            AttemptOutcome::Failed | AttemptOutcome::Cancelled => PhaseState::Failed { attempt },
+        let state = match self.completed_state(phase, &attempt) {
+            Some(completed) => completed,
+            None => PhaseState::Failed { attempt },
         };
         self.set_state(phase, state);
+        if downstream {
+            self.run_downstream(phase);
+        }
         self.advance();
     }
 
@@ -253,11 +243,37 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Lets the phases below that had completed run again, on what `attempt` ran on.
-    fn run_downstream(&mut self, phase: Phase, attempt: &Attempt) {
+    /// The state of a phase by all of its essays, `attempt` being its last, if any of them came out.
+    pub(super) fn completed_state(&self, phase: Phase, attempt: &Arc<Attempt>) -> Option<PhaseState> {
+        let (mut successful, mut failed) = (0, 0);
+        for result in self.batch.phase(phase)?.results.iter() {
+            match result {
+                EssayResult::Succeeded(_) => successful += 1,
+                EssayResult::Failed(_) => failed += 1,
+                EssayResult::NotRun => {}
+            }
+        }
+        let attempt = Arc::clone(attempt);
+        match outcome_of(successful, failed) {
+            AttemptOutcome::Succeeded => Some(PhaseState::Succeeded { attempt }),
+            AttemptOutcome::PartiallySucceeded => Some(PhaseState::PartiallySucceeded { attempt }),
+            AttemptOutcome::Failed | AttemptOutcome::Cancelled => None,
+        }
+    }
+
+    /// Lets the phases below that had completed run again, on the essays that have come anew since they ran.
+    fn run_downstream(&mut self, phase: Phase) {
+        let mut anew = BTreeSet::new();
         for dependent in self.batch.completed_dependents(phase) {
-            let scope = if dependent.is_whole_batch_only() { Scope::Whole } else { attempt.scope.clone() };
-            self.set_state(dependent, PhaseState::PendingDependencies { scope });
+            // What a phase above this one is about to make anew, this one has not seen either.
+            anew.extend(self.batch.stale_slots(dependent));
+            if anew.is_empty() {
+                continue;
+            }
+            let is_whole = dependent.is_whole_batch_only() || anew.len() == self.batch.essays.len();
+            let scope = if is_whole { Scope::Whole } else { Scope::Essays(anew.iter().copied().collect()) };
+            let before = self.batch.phase_state(dependent).and_then(PhaseState::attempt).cloned();
+            self.set_state(dependent, PhaseState::PendingDependencies { scope, before });
             if let Some(run) = &mut self.batch.run {
                 run.queue.push(dependent);
                 run.queue.sort_unstable();

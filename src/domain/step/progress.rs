@@ -30,7 +30,7 @@ impl Draft<'_> {
     fn launch(&mut self, phase: Phase) {
         let requested = self.batch.phase_state(phase).and_then(PhaseState::open_attempt).cloned();
         let scope = match self.batch.phase_state(phase) {
-            Some(PhaseState::PendingDependencies { scope }) => scope.clone(),
+            Some(PhaseState::PendingDependencies { scope, .. }) => scope.clone(),
             Some(state) => state.open_attempt().map_or(Scope::Whole, |attempt| attempt.scope.clone()),
             None => Scope::Whole,
         };
@@ -79,7 +79,11 @@ impl Draft<'_> {
     ) -> Arc<Attempt> {
         let correlation_id = match trigger {
             Trigger::Pipeline => self.batch.run.as_ref().map(|run| run.correlation_id),
-            Trigger::Automatic | Trigger::User => None,
+            // Taken already, so the attempt gets one that is derived from it.
+            Trigger::Automatic => {
+                self.batch.phase_state(phase).and_then(PhaseState::attempt).map(|attempt| attempt.correlation_id)
+            }
+            Trigger::User => None,
         }
         .unwrap_or(self.context.correlation_id);
         let origin = match trigger {

@@ -39,7 +39,7 @@ impl Draft<'_> {
             self.announce_skip(phase);
         }
         for &phase in &queue {
-            self.set_state(phase, PhaseState::PendingDependencies { scope: Scope::Whole });
+            self.set_state(phase, PhaseState::PendingDependencies { scope: Scope::Whole, before: None });
         }
         self.start_run(by, queue);
         self.advance();

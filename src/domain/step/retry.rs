@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Draft;
+use super::{Draft, Effect, Timer, TimerKind};
 use crate::contract::PipelineExecutionStatus;
 use crate::domain::attempt::{Attempt, Scope, Trigger};
 use crate::domain::batch::{Batch, Slot};
@@ -72,6 +72,10 @@ impl Draft<'_> {
         }
         self.require_within_limits(phase, record)?;
 
+        if let Some(PhaseState::BackingOff { attempt, again_at, .. }) = self.batch.phase_state(phase) {
+            let (due, attempt) = (*again_at, attempt.number);
+            self.effects.push(Effect::DisarmTimer(Timer { kind: TimerKind::Retry, due, phase, attempt }));
+        }
         let attempt = self.user_attempt(phase, &by, scope, downstream, reason);
         self.set_state(phase, PhaseState::Requested { attempt });
         let mut queue = vec![phase];
@@ -166,7 +170,7 @@ impl Draft<'_> {
                 .iter()
                 .all(|dependency| coming.contains(dependency) || self.batch.has_completed(*dependency));
             if was_skipped && can_go_on {
-                self.set_state(dependent, PhaseState::PendingDependencies { scope: Scope::Whole });
+                self.set_state(dependent, PhaseState::PendingDependencies { scope: Scope::Whole, before: None });
                 coming.push(dependent);
             }
         }
@@ -198,7 +202,11 @@ impl Batch {
         let attempt = self.phase_state(phase).and_then(PhaseState::open_attempt);
         let waits = attempt.is_some_and(|attempt| attempt.dispatched_at.is_none());
         let slots = attempt.map_or(&[][..], |attempt| &attempt.slots);
-        let completed = self.completed_dependents(phase);
+        // One that is running will have completed by the time this phase has.
+        let will_have_completed = |dependent: &Phase| {
+            self.phase_state(*dependent).is_some_and(|state| state.is_completed() || state.is_running())
+        };
+        let completed: Vec<_> = dependents(phase).into_iter().filter(will_have_completed).collect();
         let is_pending =
             |dependent: &Phase| matches!(self.phase_state(*dependent), Some(PhaseState::PendingDependencies { .. }));
         let (runs_again, older) = if attempt.is_some_and(|attempt| attempt.downstream) {
@@ -228,15 +236,20 @@ impl Batch {
     /// or has come out for the first time.
     #[must_use]
     pub fn stale_phases(&self) -> Vec<Phase> {
-        let is_stale = |phase: &Phase| {
-            let Some(record) = self.phase(*phase).filter(|record| record.state.is_completed()) else { return false };
-            self.slots().any(|slot| match (&record.results[usize::from(slot)], self.input_made_at(*phase, slot)) {
-                (EssayResult::Succeeded(output), Some(made_at)) => made_at > output.made_from,
-                (EssayResult::NotRun, Some(made_at)) => made_at > 0,
-                (EssayResult::Failed(_), _) | (_, None) => false,
-            })
-        };
+        let is_stale = |phase: &Phase| self.has_completed(*phase) && !self.stale_slots(*phase).is_empty();
         Phase::ALL.into_iter().filter(is_stale).collect()
+    }
+
+    /// The essays that have come out of the phases before `phase` since it ran on them, or for the first time.
+    #[must_use]
+    pub fn stale_slots(&self, phase: Phase) -> Vec<Slot> {
+        let Some(record) = self.phase(phase) else { return Vec::new() };
+        let is_stale = |slot: &Slot| match (&record.results[usize::from(*slot)], self.input_made_at(phase, *slot)) {
+            (EssayResult::Succeeded(output), Some(made_at)) => made_at > output.made_from,
+            (EssayResult::NotRun, Some(made_at)) => made_at > 0,
+            (EssayResult::Failed(_), _) | (_, None) => false,
+        };
+        self.slots().filter(is_stale).collect()
     }
 
     /// The version in which the essay came out of the last of the phases before `phase`, if it came out of all of them.
@@ -258,9 +271,10 @@ fn require_ended(phase: Phase, record: &PhaseRecord) -> Result<(), Rejected> {
         PhaseState::PendingDependencies { .. }
         | PhaseState::Requested { .. }
         | PhaseState::Dispatched { .. }
-        | PhaseState::InProgress { .. }
-        | PhaseState::BackingOff { .. } => Err(Rejected::PhaseRunning { phase, status: record.state.status() }),
-        PhaseState::Succeeded { .. }
+        | PhaseState::InProgress { .. } => Err(Rejected::PhaseRunning { phase, status: record.state.status() }),
+        // Its user need not wait for the next attempt.
+        PhaseState::BackingOff { .. }
+        | PhaseState::Succeeded { .. }
         | PhaseState::PartiallySucceeded { .. }
         | PhaseState::Failed { .. }
         | PhaseState::Cancelled { .. }

@@ -58,7 +58,7 @@ struct StoredPhase {
 
 #[derive(Serialize, Deserialize)]
 enum StoredState {
-    PendingDependencies { scope: Option<Runs> },
+    PendingDependencies { scope: Option<Runs>, before: Option<StoredAttempt> },
     Requested { attempt: StoredAttempt },
     Dispatched { attempt: StoredAttempt, deadline: u64 },
     InProgress { attempt: StoredAttempt, deadline: u64 },
@@ -126,9 +126,10 @@ impl StoredBatch {
 impl StoredPhase {
     fn of(record: &PhaseRecord) -> Self {
         let state = match &record.state {
-            PhaseState::PendingDependencies { scope } => {
-                StoredState::PendingDependencies { scope: Runs::of_scope(scope) }
-            }
+            PhaseState::PendingDependencies { scope, before } => StoredState::PendingDependencies {
+                scope: Runs::of_scope(scope),
+                before: before.as_ref().map(|attempt| StoredAttempt::of(attempt)),
+            },
             PhaseState::Requested { attempt } => StoredState::Requested { attempt: StoredAttempt::of(attempt) },
             PhaseState::Dispatched { attempt, deadline } => {
                 StoredState::Dispatched { attempt: StoredAttempt::of(attempt), deadline: deadline.0 }
@@ -165,9 +166,10 @@ impl StoredPhase {
     fn into_record(self, results: Vec<StoredResult>) -> Result<PhaseRecord, Error> {
         let attempt = |stored: StoredAttempt| stored.into_attempt().map(Arc::new);
         let state = match self.state {
-            StoredState::PendingDependencies { scope } => {
-                PhaseState::PendingDependencies { scope: Runs::into_scope(scope) }
-            }
+            StoredState::PendingDependencies { scope, before } => PhaseState::PendingDependencies {
+                scope: Runs::into_scope(scope),
+                before: before.map(attempt).transpose()?,
+            },
             StoredState::Requested { attempt: stored } => PhaseState::Requested { attempt: attempt(stored)? },
             StoredState::Dispatched { attempt: stored, deadline } => {
                 PhaseState::Dispatched { attempt: attempt(stored)?, deadline: Millis(deadline) }
