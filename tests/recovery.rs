@@ -196,6 +196,51 @@ async fn an_automatic_retry_that_was_waiting_when_the_program_ended_comes_after_
     }
 }
 
+#[tokio::test]
+async fn a_batch_that_cannot_be_read_does_not_hold_up_the_timers_of_others() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = ManualClock::new(harness::START);
+    let faults = json!([{ "phase": "spellcheck", "attempts": [1], "error_code": "SERVICE_UNAVAILABLE" }]);
+    let setup =
+        || Setup { data: kept(directory.path()), faults: faults.clone(), rules: Rules::default(), ..Setup::default() };
+    let app = start_app(setup(), clock.clock()).await.expect("it starts");
+    let client = Client::new(&format!("http://{}", app.address()));
+    let mut batches = Vec::new();
+    for _ in 0..2 {
+        let batch = client.ready_batch(1).await;
+        client.pipeline(&batch, "spellcheck").await;
+        client
+            .until(&batch, "a wait", |status| {
+                status["pipeline_state"]["spellcheck"]["error_info"]["next_retry_at"].is_string()
+            })
+            .await;
+        batches.push(batch);
+    }
+    app.stop().await;
+    {
+        let path = directory.path().join("store");
+        let mut tries = std::iter::repeat_with(|| sled::open(&path)).take(1_000_000);
+        let database = tries.find_map(Result::ok).expect("it opens");
+        let tree = database.open_tree("rephase").expect("a tree");
+        let id: Uuid = batches[0].parse().expect("an id");
+        let key = [&b"b"[..], id.as_bytes()].concat();
+        assert!(tree.insert(key, b"damaged").expect("written").is_some(), "there is a record");
+        tree.flush().expect("flushed");
+    }
+
+    let app = start_app(setup(), clock.clock()).await.expect("it starts again");
+    let client = Client::new(&format!("http://{}", app.address()));
+    clock.advance(60_000);
+    assert_eq!(client.until_settled(&batches[1]).await["status"], "completed_successfully");
+    assert_eq!(client.get(&format!("/v1/batches/{}/status", batches[0])).await.status, 503);
+    let began = Instant::now();
+    while app.engine().counters().broken_timers.load(Ordering::Relaxed) == 0 {
+        assert!(began.elapsed() < PATIENCE, "the broken timer was not counted");
+        tokio::task::yield_now().await;
+    }
+    app.stop().await;
+}
+
 fn engine_options(directory: &std::path::Path) -> Options {
     Options::new(store::Options::new(directory))
 }
