@@ -103,6 +103,7 @@ fn cancelling_a_retry_leaves_what_had_completed() {
     for phase in [Spellcheck, Nlp, AiFeedback] {
         assert_eq!(world.status(phase), Status::CompletedSuccessfully, "{phase}");
     }
+    assert_eq!(world.batch().status, BatchStatus::CompletedSuccessfully, "nothing that was asked for is missing");
     assert_eq!(world.batch().stale_phases(), [Nlp, AiFeedback]);
     world.apply(common::world::forced(retry(Nlp)));
 }

@@ -18,7 +18,7 @@ use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::attempt_view;
-use crate::domain::{Batch, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
+use crate::domain::{AttemptOutcome, Batch, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
 use crate::engine::{DEFAULT_RETRY_REASON, Reader, Submission};
 
 /// The most attempts that one answer lists.
@@ -231,6 +231,13 @@ fn late_view(late: &LateOutcome) -> Value {
     })
 }
 
+/// Whether the phase, or its last attempt, was cancelled by the step that made `batch` what it is.
+fn was_cancelled(batch: &Batch, state: &PhaseState) -> bool {
+    let end = state.attempt().and_then(|attempt| attempt.end.as_ref());
+    let is_now = end.is_some_and(|end| end.outcome == AttemptOutcome::Cancelled && end.at == batch.updated_at);
+    is_now || matches!(state, PhaseState::Cancelled { .. })
+}
+
 #[derive(Deserialize)]
 pub(super) struct CancelRequest {
     user_id: Option<ClientId>,
@@ -252,8 +259,7 @@ pub(super) async fn cancel(
     let reason = reason.unwrap_or_else(|| "User initiated cancellation".to_owned());
     let submission = Submission::new(Input::Cancel { by, reason }, correlation_id).if_version(versions);
     change(engine, batch_id(&id)?, submission, named, move |batch| {
-        let is_cancelled = |state: &PhaseState| matches!(state, PhaseState::Cancelled { .. });
-        let phases = batch.requested_phases().filter(|(_, record)| is_cancelled(&record.state));
+        let phases = batch.requested_phases().filter(|(_, record)| was_cancelled(batch, &record.state));
         let body = json!({
             "status": "cancelled",
             "batch_id": batch.id.to_string(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Draft, Effect, Timer, TimerKind};
 use crate::contract::BatchStatus;
 use crate::domain::attempt::{Attempt, AttemptEnd, AttemptOutcome};
-use crate::domain::phase::{Phase, PhaseState};
+use crate::domain::phase::{Phase, PhaseRecord, PhaseState};
 use crate::domain::rejection::Rejected;
 
 impl Draft<'_> {
@@ -15,7 +15,10 @@ impl Draft<'_> {
         for phase in Phase::ALL {
             self.cancel_phase(phase, &format!("cancelled by {by}: {reason}"));
         }
-        self.batch.status = BatchStatus::Cancelled;
+        // Where only another try at what had completed was cancelled, the batch is what it was.
+        let is_cancelled = |(_, record): (Phase, &PhaseRecord)| matches!(record.state, PhaseState::Cancelled { .. });
+        let any_cancelled = self.batch.requested_phases().any(is_cancelled);
+        self.batch.status = if any_cancelled { BatchStatus::Cancelled } else { self.completed_status() };
         self.changed = true;
         self.announce_completion(&run, self.batch.essay_counts());
         Ok(())

@@ -115,15 +115,19 @@ impl Draft<'_> {
 
     fn complete_run(&mut self) {
         let Some(run) = self.batch.run.take() else { return };
+        self.batch.status = self.completed_status();
+        self.changed = true;
+        self.announce_completion(&run, self.batch.essay_counts());
+    }
+
+    /// What a batch is once nothing of it is left to run.
+    pub(super) fn completed_status(&self) -> BatchStatus {
         let all_succeeded =
             self.batch.requested_phases().all(|(_, record)| matches!(record.state, PhaseState::Succeeded { .. }));
-        let counts = self.batch.essay_counts();
-        self.batch.status = if all_succeeded && counts.failed == 0 {
+        if all_succeeded && self.batch.essay_counts().failed == 0 {
             BatchStatus::CompletedSuccessfully
         } else {
             BatchStatus::CompletedWithFailures
-        };
-        self.changed = true;
-        self.announce_completion(&run, counts);
+        }
     }
 }
