@@ -513,3 +513,20 @@ fn users_retry_a_phase_so_often_and_not_too_fast() {
     world.fail(Nlp);
     world.apply(Input::RetryPhase(retry(Nlp)));
 }
+
+#[test]
+fn a_phase_below_keeps_what_it_has_where_nothing_new_comes_through_to_it() {
+    let mut world = World::running(2, AiFeedback);
+    world.succeed_in_part(Spellcheck, &[0]);
+    world.succeed(Nlp);
+    world.succeed(AiFeedback);
+    let mend = RetryRequest { selection: Selection::Failed, downstream: true, ..retry(Spellcheck) };
+    world.apply(Input::RetryPhase(mend));
+    let nlp = only_command(&world.succeed(Spellcheck));
+    assert_eq!((nlp.phase, nlp.essay_ids), (Nlp, vec![essay_id(1)]));
+    world.fail(Nlp);
+    assert_eq!(world.status(Nlp), Status::CompletedWithPartialSuccess);
+    assert_eq!(world.status(AiFeedback), Status::CompletedSuccessfully);
+    assert_eq!(world.record(AiFeedback).attempts, 1, "it was dispatched without an essay");
+    assert_eq!(world.in_flight(), None);
+}

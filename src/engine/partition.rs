@@ -178,7 +178,10 @@ impl Partition {
             Err(rejected) => return Ok(Err(rejected)),
         };
         if old.as_ref().is_some_and(|old| old.version == batch.version) {
-            return self.reply(round, Arc::new(batch), once).map(Ok);
+            let mut commit = Commit::new();
+            let reply = self.reply(&mut commit, &mut round.reservations, Arc::new(batch), once)?;
+            round.commit.append(commit);
+            return Ok(Ok(reply));
         }
         // Built apart, so that a step whose effects cannot be encoded leaves nothing in the round.
         let mut commit = Commit::new();
@@ -195,11 +198,12 @@ impl Partition {
                 Effect::DisarmTimer(timer) => commit.disarm_timer(id, timer),
             }
         }
+        let batch = Arc::new(batch);
+        let reply = self.reply(&mut commit, &mut round.reservations, Arc::clone(&batch), once)?;
         round.commit.append(commit);
         round.due.append(&mut due);
-        let batch = Arc::new(batch);
-        round.records.insert(id, Arc::clone(&batch));
-        self.reply(round, batch, once).map(Ok)
+        round.records.insert(id, batch);
+        Ok(Ok(reply))
     }
 
     /// What there is to say to a request whose key was used before, if it was.
@@ -213,11 +217,17 @@ impl Partition {
     }
 
     /// The answer to a step that was allowed; that of a request which named itself is committed with it.
-    fn reply(&self, round: &mut Round, batch: Arc<Batch>, once: Option<Once>) -> Result<StepReply, store::Error> {
+    fn reply(
+        &self,
+        commit: &mut Commit,
+        reservations: &mut Vec<Reservation>,
+        batch: Arc<Batch>,
+        once: Option<Once>,
+    ) -> Result<StepReply, store::Error> {
         let Some(Once { key, render, reservation }) = once else { return Ok(StepReply::Done(batch)) };
         let answer = StoredAnswer { fingerprint: key.fingerprint, ..render(&batch) };
-        round.reservations.push(reservation);
-        round.commit.keep_answer(&key.hash, &answer, self.clock.now().plus(KEPT_MS))?;
+        commit.keep_answer(&key.hash, &answer, self.clock.now().plus(KEPT_MS))?;
+        reservations.push(reservation);
         Ok(StepReply::Answered(answer))
     }
 

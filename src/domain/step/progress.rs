@@ -34,10 +34,19 @@ impl Draft<'_> {
             Some(state) => state.open_attempt().map_or(Scope::Whole, |attempt| attempt.scope.clone()),
             None => Scope::Whole,
         };
-        match dependencies(phase).iter().find(|&&dependency| !self.batch.has_completed(dependency)) {
-            Some(&because) => self.set_state(phase, PhaseState::SkippedDependency { because }),
-            None => self.dispatch(phase, requested, scope),
+        if let Some(&because) = dependencies(phase).iter().find(|&&dependency| !self.batch.has_completed(dependency)) {
+            self.set_state(phase, PhaseState::SkippedDependency { because });
+            return;
         }
+        // A phase that was to run again on some essays keeps what it has where none of them came through to it.
+        if let Some(PhaseState::PendingDependencies { before: Some(before), .. }) = self.batch.phase_state(phase)
+            && self.batch.slots_through(phase, &scope).is_empty()
+            && let Some(completed) = self.completed_state(phase, before)
+        {
+            self.set_state(phase, completed);
+            return;
+        }
+        self.dispatch(phase, requested, scope);
     }
 
     pub(super) fn dispatch(&mut self, phase: Phase, requested: Option<Arc<Attempt>>, scope: Scope) {
