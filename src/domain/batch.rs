@@ -161,10 +161,7 @@ impl Batch {
     /// Since when the phase that is running has been over half its deadline, if it has.
     #[must_use]
     pub fn stuck_since(&self, now: Millis) -> Option<Millis> {
-        let (attempt, deadline) = self.requested_phases().find_map(|(_, record)| record.state.in_flight())?;
-        let began = attempt.started_at.or(attempt.dispatched_at)?;
-        let half = began.plus(deadline.since(began) / 2);
-        (half <= now).then_some(half)
+        self.requested_phases().find_map(|(_, record)| record.state.stuck_since(now))
     }
 
     /// Whether every essay has text.

@@ -121,6 +121,18 @@ impl PhaseRecord {
         }
     }
 
+    /// What the phase failed with last: the last attempt's error, else that of the first essay that failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&PhaseError> {
+        let last = self.state.attempt().and_then(|attempt| attempt.end.as_ref()).and_then(|end| end.error.as_ref());
+        last.or_else(|| {
+            self.results.iter().find_map(|result| match result {
+                EssayResult::Failed(error) => error.as_ref(),
+                EssayResult::NotRun | EssayResult::Succeeded(_) => None,
+            })
+        })
+    }
+
     /// Counts the next attempt: its number, and a correlation id that no other of the newest attempts has. That is
     /// `wanted`, unless a client used one id for several requests.
     pub(super) fn count_attempt(&mut self, phase: Phase, wanted: Uuid) -> (u32, Uuid) {
@@ -276,6 +288,15 @@ impl PhaseState {
             | Self::Cancelled { .. }
             | Self::SkippedDependency { .. } => None,
         }
+    }
+
+    /// Since when the phase has been over half its deadline, if it has.
+    #[must_use]
+    pub fn stuck_since(&self, now: Millis) -> Option<Millis> {
+        let (attempt, deadline) = self.in_flight()?;
+        let began = attempt.started_at.or(attempt.dispatched_at)?;
+        let half = began.plus(deadline.since(began) / 2);
+        (half <= now).then_some(half)
     }
 
     /// The attempt that has not ended, if there is one.

@@ -75,9 +75,7 @@ fn error_info(
             EssayResult::NotRun | EssayResult::Succeeded(_) => None,
         })
         .collect();
-    let last_error = record.state.attempt().and_then(|attempt| attempt.end.as_ref()).and_then(|end| end.error.as_ref());
-    let essay_error = failed_essays.iter().find_map(|(_, error)| error.as_ref());
-    if let Some(PhaseError { error_code, category, message }) = last_error.or(essay_error) {
+    if let Some(PhaseError { error_code, category, message }) = record.error() {
         info.insert("error_code".to_owned(), error_code.as_str().into());
         info.insert("category".to_owned(), category.as_str().into());
         info.insert("message".to_owned(), message.as_str().into());

@@ -8,6 +8,7 @@
 mod cache;
 mod consume;
 mod inbound;
+mod listing;
 mod once;
 mod orchestrator;
 mod partition;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 pub use crate::store::StoredAnswer as Answer;
 pub use inbound::DEFAULT_RETRY_REASON;
+pub use listing::{Page, Place};
 pub use once::RequestKey;
 pub use publish::content_id;
 pub use request::{Claim, Reader};

@@ -10,6 +10,7 @@ mod context;
 mod health;
 mod internal;
 mod limit;
+mod listing;
 mod phases;
 mod problem;
 
@@ -62,6 +63,7 @@ impl Gateway {
 pub fn router(gateway: Gateway) -> Router {
     let essays = post(batches::provide_essays).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
     Router::new()
+        .route("/v1/batches", get(listing::list))
         .route("/v1/batches/register", post(batches::register))
         .route("/v1/batches/{batch_id}/essays", essays)
         .route("/v1/batches/{batch_id}/status", get(batches::status))

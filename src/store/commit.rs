@@ -5,7 +5,6 @@
 //! the first failure nothing is committed any more: what is on disk and what was promised could no longer be told apart.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -19,10 +18,7 @@ use super::stored::{
 use super::{Error, Feed, Sequence, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
-use crate::domain::{Attempt, Batch, BatchId, LateOutcome, Millis, Phase, Timer};
-
-/// The format of a store made by this version.
-const FORMAT_VERSION: u32 = 1;
+use crate::domain::{Attempt, Batch, BatchId, Facet, LateOutcome, Millis, Phase, Timer};
 
 /// The most commits that share a flush. Each is a few kilobytes, and a flush of a megabyte still takes milliseconds.
 const MAX_GROUP: usize = 256;
@@ -62,6 +58,10 @@ impl Commit {
         self.writes.is_empty() && self.contents.is_empty() && self.messages.is_empty() && self.expired.is_empty()
     }
 
+    pub(super) fn into_writes(self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        self.writes
+    }
+
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         self.writes.push((key, Some(value)));
     }
@@ -99,7 +99,21 @@ impl Commit {
                 self.put(keys::results(new.id, phase), codec::encode(&results)?);
             }
         }
+        self.list(old, new);
         Ok(())
+    }
+
+    /// Lists the batch under what has become true of it, and no longer under what has not.
+    pub(super) fn list(&mut self, old: Option<&Batch>, new: &Batch) {
+        let (owner, registered_at) = (&new.details.user_id, new.details.registered_at);
+        let key = |facet: Facet| keys::listed(&keys::listing(owner, facet), registered_at, new.id);
+        let (before, after) = (old.map(Batch::facets).unwrap_or_default(), new.facets());
+        for facet in before.iter().filter(|facet| !after.contains(facet)) {
+            self.delete(key(*facet));
+        }
+        for facet in after.iter().filter(|facet| !before.contains(facet)) {
+            self.put(key(*facet), Vec::new());
+        }
     }
 
     /// Adds an attempt that has ended to the ledger.
@@ -215,25 +229,6 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// Checks the format of the store, and writes it into a new one.
-    pub(super) fn prepare(&mut self, directory: &Path) -> Result<(), Error> {
-        let failed = |error: sled::Error| super::damaged(directory, &error);
-        if let Some(bytes) = self.tree.get(keys::FORMAT).map_err(failed)? {
-            let format = bytes.as_ref().try_into().map(u32::from_be_bytes);
-            return match format {
-                Ok(FORMAT_VERSION) => Ok(()),
-                Ok(found) if found > FORMAT_VERSION => Err(Error::NewerFormat { found, known: FORMAT_VERSION }),
-                Ok(_) | Err(_) => Err(Error::Corrupt("the format version of the store".to_owned())),
-            };
-        }
-        if !self.tree.is_empty() {
-            let reason = "it has data but no format version, so it was not written by rephase".to_owned();
-            return Err(Error::Damaged { directory: directory.to_owned(), reason });
-        }
-        self.tree.insert(keys::FORMAT, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
-        self.make_durable().map_err(|reason| Error::Damaged { directory: directory.to_owned(), reason })
-    }
-
     /// Serves commits until every store handle is gone.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut group = Vec::with_capacity(MAX_GROUP);
@@ -257,6 +252,9 @@ impl Committer {
     }
 
     fn commit(&mut self, commits: Vec<Commit>) -> Result<(), String> {
+        if commits.iter().all(Commit::is_empty) {
+            return Ok(());
+        }
         let mut batch = sled::Batch::default();
         let mut texts = HashMap::new();
         let mut published = Vec::new();
@@ -320,7 +318,7 @@ impl Committer {
         sequence
     }
 
-    fn make_durable(&mut self) -> Result<(), String> {
+    pub(super) fn make_durable(&mut self) -> Result<(), String> {
         self.database.flush().map_err(text)?;
         self.durability.sync().map_err(text)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);

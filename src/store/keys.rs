@@ -14,17 +14,21 @@
 //! | `h` | hash of a request's key | when it expires, u64 ms; then the answer to the request |
 //! | `x` | expiry u64 ms, a key with `k` or `h` | nothing: the order in which these expire |
 //! | `t` | due u64 ms, batch, phase, number u32, kind | nothing: a timer |
+//! | `i` | owner's hash, facet, when registered u64 ms, batch | nothing: the batches of an owner |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
 //! given another meaning; one that is retired stays reserved.
 
+use sha2::{Digest, Sha256};
+
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Topic};
-use crate::domain::{BatchId, Millis, Phase, Timer, TimerKind};
+use crate::domain::{BatchId, Facet, Millis, Phase, Timer, TimerKind};
 
 use super::{Error, Sequence};
 
 pub(super) const FORMAT: &[u8] = b"f";
+pub(super) const BATCHES: &[u8] = b"b";
 pub(super) const TIMERS: &[u8] = b"t";
 pub(super) const EXPIRIES: &[u8] = b"x";
 
@@ -37,6 +41,13 @@ fn of_batch(prefix: u8, batch: BatchId) -> Vec<u8> {
 
 pub(super) fn batch(id: BatchId) -> Vec<u8> {
     of_batch(b'b', id)
+}
+
+/// The batch whose record has this key.
+pub(super) fn batch_of(key: &[u8]) -> Result<BatchId, Error> {
+    let bytes = key.get(1..).and_then(|bytes| bytes.try_into().ok());
+    let bytes = bytes.ok_or_else(|| Error::Corrupt("a batch's key has the wrong length".to_owned()))?;
+    Ok(BatchId(uuid::Uuid::from_bytes(bytes)))
 }
 
 pub(super) fn details(id: BatchId) -> Vec<u8> {
@@ -154,6 +165,38 @@ pub(super) fn timer_of(key: &[u8]) -> Result<(BatchId, Timer), Error> {
         Some(_) | None => return Err(corrupt()),
     };
     Ok((BatchId(uuid::Uuid::from_bytes(batch)), Timer { kind, due, phase, attempt }))
+}
+
+/// Where the batches of `owner` with `facet` are listed. Facets are written with the names of the wire, which never
+/// change, and end in a zero.
+pub(super) fn listing(owner: &str, facet: Facet) -> Vec<u8> {
+    let mut key = vec![b'i'];
+    key.extend_from_slice(&Sha256::digest(owner)[..16]);
+    let names: &[&str] = match facet {
+        Facet::Any => &["any"],
+        Facet::Status(status) => &["status", status.as_str()],
+        Facet::Phase(phase, status) => &[phase.name().as_str(), status.as_str()],
+        Facet::Error(phase, code) => &[phase.name().as_str(), "error", code.as_str()],
+    };
+    key.extend_from_slice(names.join("/").as_bytes());
+    key.push(0);
+    key
+}
+
+/// One batch of a listing: the prefix, then by when it was registered.
+pub(super) fn listed(listing: &[u8], registered_at: Millis, batch: BatchId) -> Vec<u8> {
+    let mut key = listing.to_vec();
+    key.extend_from_slice(&registered_at.0.to_be_bytes());
+    key.extend_from_slice(batch.0.as_bytes());
+    key
+}
+
+/// When the batch of a listing's key was registered, and the batch.
+pub(super) fn listed_of(key: &[u8]) -> Result<(Millis, BatchId), Error> {
+    let corrupt = || Error::Corrupt("a listing's key is too short".to_owned());
+    let (head, batch) = key.split_last_chunk::<16>().ok_or_else(corrupt)?;
+    let (_, registered_at) = head.split_last_chunk::<8>().ok_or_else(corrupt)?;
+    Ok((Millis(u64::from_be_bytes(*registered_at)), BatchId(uuid::Uuid::from_bytes(*batch))))
 }
 
 pub(super) fn content_part(hash: &[u8; 32], part: u32) -> Vec<u8> {

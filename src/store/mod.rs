@@ -11,6 +11,8 @@ mod codec;
 mod commit;
 mod disk;
 mod keys;
+mod listing;
+mod migrate;
 mod read;
 mod stored;
 
@@ -21,6 +23,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use commit::{Commit, Published};
+pub use listing::Listed;
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
 pub use stored::StoredAnswer;
 
@@ -155,7 +158,7 @@ impl Store {
             flushes: Arc::clone(&flushes),
             next: read::next_sequences(&tree)?,
         };
-        committer.prepare(&options.directory)?;
+        migrate::prepare(&mut committer, &options.directory)?;
         let thread = std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || committer.run(requests))
@@ -184,6 +187,15 @@ impl Store {
         let (request, done) = Request::of(commit);
         self.shared.commits.blocking_send(request).map_err(|_| self.closed())?;
         done.blocking_recv().map_err(|_| self.closed())?
+    }
+
+    /// Waits until everything that could be read before is durable.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn settled(&self) -> Result<(), Error> {
+        // The committer answers it behind whatever it was writing.
+        self.commit(Commit::new()).await
     }
 
     /// Why the store failed, if it did.

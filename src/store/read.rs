@@ -43,14 +43,7 @@ impl Store {
     /// [`Error::Corrupt`] where it cannot be decoded, [`Error::Failed`] where it cannot be read.
     pub fn batch(&self, id: BatchId) -> Result<Option<Batch>, Error> {
         self.require_sound()?;
-        let Some(small) = self.get::<StoredBatch>(&keys::batch(id))? else { return Ok(None) };
-        let mut results: [Vec<StoredResult>; 4] = Default::default();
-        for phase in small.phases() {
-            results[phase.index()] = self.require(&keys::results(id, phase))?;
-        }
-        let details: StoredDetails = self.require(&keys::details(id))?;
-        let essays: Vec<StoredEssay> = self.require(&keys::essays(id))?;
-        small.into_batch(id, details, essays, results).map(Some)
+        batch(&self.shared.tree, id)
     }
 
     /// Attempts of `phase` that have ended, the newest first, at most `limit`.
@@ -183,17 +176,29 @@ impl Store {
         .collect()
     }
 
-    fn require_sound(&self) -> Result<(), Error> {
+    pub(super) fn require_sound(&self) -> Result<(), Error> {
         self.shared.failure.get().map_or(Ok(()), |reason| Err(Error::Failed(Arc::clone(reason))))
     }
+}
 
-    fn get<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, Error> {
-        self.shared.tree.get(key).map_err(failed)?.map(|value| codec::decode(&value)).transpose()
+/// The record of `id`.
+pub(super) fn batch(tree: &sled::Tree, id: BatchId) -> Result<Option<Batch>, Error> {
+    let Some(small) = get::<StoredBatch>(tree, &keys::batch(id))? else { return Ok(None) };
+    let mut results: [Vec<StoredResult>; 4] = Default::default();
+    for phase in small.phases() {
+        results[phase.index()] = require(tree, &keys::results(id, phase))?;
     }
+    let details: StoredDetails = require(tree, &keys::details(id))?;
+    let essays: Vec<StoredEssay> = require(tree, &keys::essays(id))?;
+    small.into_batch(id, details, essays, results).map(Some)
+}
 
-    fn require<T: serde::de::DeserializeOwned>(&self, key: &[u8]) -> Result<T, Error> {
-        self.get(key)?.ok_or_else(|| Error::Corrupt("a part of a batch's record is missing".to_owned()))
-    }
+fn get<T: serde::de::DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> Result<Option<T>, Error> {
+    tree.get(key).map_err(failed)?.map(|value| codec::decode(&value)).transpose()
+}
+
+fn require<T: serde::de::DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> Result<T, Error> {
+    get(tree, key)?.ok_or_else(|| Error::Corrupt("a part of a batch's record is missing".to_owned()))
 }
 
 fn decode_attempt(value: &[u8]) -> Result<Attempt, Error> {
@@ -201,7 +206,7 @@ fn decode_attempt(value: &[u8]) -> Result<Attempt, Error> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants a function of the error")]
-fn failed(error: sled::Error) -> Error {
+pub(super) fn failed(error: sled::Error) -> Error {
     Error::Failed(error.to_string().into())
 }
 

@@ -1,0 +1,62 @@
+//! Formats of the store: a new one is written into an empty store, an older one brought up to it, version by version.
+//!
+//! | version | what it brought |
+//! | --- | --- |
+//! | 1 | the first |
+//! | 2 | the listing of batches |
+
+use std::path::Path;
+
+use super::commit::{Commit, Committer};
+use super::read::{self, failed};
+use super::{Error, keys};
+
+/// The format of a store made by this version.
+const FORMAT_VERSION: u32 = 2;
+
+/// How many batches are migrated in one write.
+const BITE: usize = 256;
+
+/// Checks the format of the store, brings an older one up to this version's, and writes it into a new one.
+pub(super) fn prepare(committer: &mut Committer, directory: &Path) -> Result<(), Error> {
+    let tree = committer.tree.clone();
+    let damaged = |reason: String| Error::Damaged { directory: directory.to_owned(), reason };
+    match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
+        Some(Ok(FORMAT_VERSION)) => return Ok(()),
+        None if tree.is_empty() => {}
+        Some(Ok(1)) => {
+            tracing::info!(from = 1, to = FORMAT_VERSION, "the store is brought up to this version's format");
+            list_every_batch(&tree)?;
+        }
+        Some(Ok(found)) if found > FORMAT_VERSION => {
+            return Err(Error::NewerFormat { found, known: FORMAT_VERSION });
+        }
+        Some(_) | None => {
+            return Err(damaged("it has no format version of rephase's, so it was not written by it".to_owned()));
+        }
+    }
+    tree.insert(keys::FORMAT, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
+    committer.make_durable().map_err(damaged)
+}
+
+/// 1 to 2. A crash in the middle leaves version 1, and the next start writes the same keys again.
+fn list_every_batch(tree: &sled::Tree) -> Result<(), Error> {
+    let mut writes = sled::Batch::default();
+    for (number, key) in tree.scan_prefix(keys::BATCHES).keys().enumerate() {
+        let id = keys::batch_of(&key.map_err(failed)?)?;
+        let mut commit = Commit::new();
+        match read::batch(tree, id) {
+            Ok(Some(batch)) => commit.list(None, &batch),
+            Ok(None) => {}
+            // One that is damaged was no obstacle to the others before, and is none now.
+            Err(error) => tracing::error!(batch = %id, %error, "a batch cannot be read, so it is not listed"),
+        }
+        for (key, value) in commit.into_writes() {
+            writes.insert(key, value.unwrap_or_default());
+        }
+        if number % BITE == BITE - 1 {
+            tree.apply_batch(std::mem::take(&mut writes)).map_err(failed)?;
+        }
+    }
+    tree.apply_batch(writes).map_err(failed)
+}
