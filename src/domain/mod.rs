@@ -11,6 +11,7 @@ mod listing;
 mod phase;
 mod pipeline;
 mod rejection;
+mod retry_job;
 pub mod step;
 mod time;
 pub mod view;
@@ -23,6 +24,7 @@ pub use listing::{Facet, Filter};
 pub use phase::{EssayOutput, EssayResult, Phase, PhaseRecord, PhaseState};
 pub use pipeline::{ResolveError, dependencies, dependents, needs_prompt, resolve};
 pub use rejection::{Rejected, RejectionKind};
+pub use retry_job::{JobId, JobMember, JobState, MemberOutcome, MemberResult, RetryJob};
 pub use step::{Context, Effect, Input, LateOutcome, Outgoing, Rules, Step, Timer, TimerKind, step};
 pub use time::Millis;
 

@@ -7,6 +7,7 @@ use super::{Engine, Error};
 use crate::bus::Delivery;
 use crate::contract::Message;
 use crate::contract::idempotency::Key;
+use crate::store::Commit;
 
 impl Engine {
     /// Publishes a message of somebody else's: it lies in the outbox of its groups when this answers.
@@ -14,8 +15,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn publish(&self, message: Message) -> Result<(), Error> {
-        let settlement = Settlement { publish: vec![message], ..Settlement::default() };
-        self.settle(settlement).await
+        let key = message.key.clone();
+        let mut commit = Commit::new();
+        commit.publish(message)?;
+        self.settle(key.as_bytes(), Settlement::of(commit)).await
     }
 
     /// Takes a delivered message for handling outside of a step: the key of a message that is being handled, or was,
@@ -46,21 +49,26 @@ impl Engine {
     /// [`Error::Unavailable`]; the message comes again then.
     pub async fn finish(&self, delivery: Delivery, publish: Vec<Message>, contents: Vec<String>) -> Result<(), Error> {
         let key = Key::of(delivery.group().service(), delivery.message());
+        let mut commit = Commit::new();
+        publish.into_iter().try_for_each(|message| commit.publish(message))?;
+        for text in &contents {
+            commit.put_content(text);
+        }
+        let identity = key.hash;
         let consumed = Some((delivery.group(), delivery.sequence(), key));
-        self.settle(Settlement { consumed, publish, contents, reply: None }).await?;
+        self.settle(&identity, Settlement { consumed, ..Settlement::of(commit) }).await?;
         delivery.acknowledge();
         Ok(())
     }
 
-    async fn settle(&self, mut settlement: Settlement) -> Result<(), Error> {
+    /// Commits what is no step of a batch, on the partition of `identity`.
+    pub(super) async fn settle(&self, identity: &[u8], mut settlement: Settlement) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         settlement.reply = Some(reply);
-        let partition = match (&settlement.consumed, settlement.publish.first()) {
-            (Some((_, _, key)), _) => self.partition_of(&key.hash),
-            (None, Some(message)) => self.partition_of(message.key.as_bytes()),
-            (None, None) => self.partition_of(&[]),
-        };
-        partition.send(Request::Settle(settlement)).await.map_err(|_| self.unavailable())?;
+        self.partition_of(identity)
+            .send(Request::Settle(Box::new(settlement)))
+            .await
+            .map_err(|_| self.unavailable())?;
         answer.await.map_err(|_| self.unavailable())?
     }
 }

@@ -8,6 +8,8 @@
 mod cache;
 mod consume;
 mod inbound;
+mod job_runner;
+mod jobs;
 mod listing;
 mod once;
 mod orchestrator;
@@ -28,6 +30,7 @@ use uuid::Uuid;
 
 pub use crate::store::StoredAnswer as Answer;
 pub use inbound::DEFAULT_RETRY_REASON;
+pub use jobs::{JobPreview, JobProgress, JobRequest, MAX_JOB_BATCHES, MAX_PER_SECOND};
 pub use listing::{Page, Place};
 pub use once::RequestKey;
 pub use publish::content_id;
@@ -35,8 +38,9 @@ pub use request::{Claim, Reader};
 
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
-use crate::domain::{Batch, BatchId, Input, Origin, Rejected, Rules};
+use crate::domain::{Batch, BatchId, Input, Millis, Origin, Rejected, Rules};
 use crate::store::{self, Store};
+use job_runner::Jobs;
 use once::{InFlight, Once};
 use partition::Partition;
 use request::{Cause, Request, StepReply, StepRequest};
@@ -81,6 +85,18 @@ pub enum Error {
     /// A request with the same key is being served.
     #[error("a request with this Idempotency-Key is being served; ask again for its answer")]
     KeyInFlight,
+    /// A bulk retry would be about more batches than one can have.
+    #[error("more than {limit} batches fit the filter; narrow it, by since and until for example")]
+    TooManyBatches {
+        /// The most there can be.
+        limit: usize,
+    },
+    /// As many bulk retries are running as can.
+    #[error("{limit} retry jobs are running already; wait for one to end, or stop one")]
+    TooManyJobs {
+        /// The most there can be.
+        limit: usize,
+    },
     /// Too much is waiting already.
     #[error("too many requests are waiting; try again in a moment")]
     Overloaded,
@@ -169,6 +185,9 @@ struct Shared {
     clock: Clock,
     counters: Arc<Counters>,
     in_flight: InFlight,
+    jobs: Jobs,
+    rules: Rules,
+    up_since: Millis,
     tasks: TaskTracker,
     stop: CancellationToken,
     failed: CancellationToken,
@@ -189,6 +208,7 @@ impl Engine {
         let store_options = options.store.clone();
         let store = blocking(move || Store::open(&store_options, feed)).await?;
         let counters = Arc::new(Counters::default());
+        let up_since = clock.now();
         let (timers, timer_service) = timers::channel();
 
         let mut partitions = Vec::with_capacity(options.partitions);
@@ -198,7 +218,7 @@ impl Engine {
             let partition = Partition::new(
                 store.clone(),
                 clock.clone(),
-                options.rules.clone(),
+                (options.rules.clone(), up_since),
                 timers.clone(),
                 Arc::clone(&counters),
             );
@@ -224,6 +244,9 @@ impl Engine {
             clock,
             counters,
             in_flight: InFlight::default(),
+            jobs: Jobs::default(),
+            rules: options.rules,
+            up_since,
             tasks,
             stop,
             failed,
@@ -231,6 +254,7 @@ impl Engine {
         let engine = Self { shared: Arc::new(shared) };
         relay::start(&engine, relays).await?;
         orchestrator::start(&engine);
+        job_runner::start(&engine).await?;
         timers::start(&engine, timer_service);
         sweep::start(&engine, options.sweep_interval_ms);
         Ok(engine)

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::Batch;
-use crate::store::StoredAnswer;
+use super::Error;
+use crate::domain::{Batch, Millis};
+use crate::store::{Store, StoredAnswer};
 
 /// How long an answer is kept, in milliseconds: a day.
 pub(super) const KEPT_MS: u64 = 86_400_000;
@@ -29,6 +30,17 @@ impl RequestKey {
             fingerprint.update(part);
         }
         Self { hash: Sha256::digest(name).into(), fingerprint: fingerprint.finalize().into() }
+    }
+
+    /// The answer that this request had before, if it was made before.
+    ///
+    /// # Errors
+    /// [`Error::KeyReused`] where another request had this key.
+    pub(super) fn earlier_answer(&self, store: &Store, now: Millis) -> Result<Option<StoredAnswer>, Error> {
+        match store.answer(&self.hash, now)? {
+            Some(answer) if answer.fingerprint != self.fingerprint => Err(Error::KeyReused),
+            answer => Ok(answer),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Counters, Engine, Error, Submission, inbound};
 use crate::bus::{Delivery, Subscription};
 use crate::contract::Group;
 use crate::contract::idempotency::Key;
+use crate::store::Commit;
 
 /// How many messages may be on their way through the partitions at once.
 const MAX_IN_FLIGHT: usize = 512;
@@ -67,9 +68,9 @@ async fn send(engine: &Engine, delivery: &Delivery) -> Result<Pending, Error> {
             Counters::add(&engine.counters().refused_messages);
             let (reply, answer) = oneshot::channel();
             let partition = engine.partition_of(&key.hash);
-            let settlement =
-                Settlement { consumed: Some((group, sequence, key)), reply: Some(reply), ..Settlement::default() };
-            (partition, Request::Settle(settlement), Pending::Refusal(answer))
+            let consumed = Some((group, sequence, key));
+            let settlement = Settlement { consumed, reply: Some(reply), ..Settlement::of(Commit::new()) };
+            (partition, Request::Settle(Box::new(settlement)), Pending::Refusal(answer))
         }
     };
     partition.send(request).await.map_err(|_| engine.unavailable())?;

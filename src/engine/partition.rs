@@ -12,13 +12,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cache::Cache;
 use super::once::{KEPT_MS, Once, RequestKey, Reservation};
-use super::request::{Cause, Claim, Question, Reader, Request, Settlement, StepReply, StepRequest};
+use super::request::{Cause, Claim, Kept, Question, Reader, Request, Settlement, StepReply, StepRequest};
 use super::timers::Timers;
 use super::{Counters, Error, Submission, publish};
 use crate::clock::Clock;
 use crate::contract::Group;
 use crate::contract::idempotency::{self, Key};
-use crate::domain::{Batch, BatchId, Context, Effect, Input, LateOutcome, Millis, Rejected, Rules, Step, step};
+use crate::domain::{
+    Batch, BatchId, Context, Effect, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Rejected, Rules, Step,
+    step,
+};
 use crate::store::{self, Commit, Sequence, Store, StoredAnswer};
 
 /// The most requests that are stepped before they are committed.
@@ -56,8 +59,13 @@ enum Answer {
 }
 
 impl Partition {
-    pub(super) fn new(store: Store, clock: Clock, rules: Rules, timers: Timers, counters: Arc<Counters>) -> Self {
-        let up_since = clock.now();
+    pub(super) fn new(
+        store: Store,
+        clock: Clock,
+        (rules, up_since): (Rules, Millis),
+        timers: Timers,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self { store, clock, up_since, rules, timers, counters, cache: Cache::new(), claims: HashMap::new() }
     }
 
@@ -96,7 +104,7 @@ impl Partition {
             Request::Release { group, key } => {
                 self.claims.remove(&(group, key));
             }
-            Request::Settle(settlement) => self.settle(round, settlement),
+            Request::Settle(settlement) => self.settle(round, *settlement),
             Request::Stop => {}
         }
     }
@@ -106,11 +114,13 @@ impl Partition {
         let contents = std::mem::take(&mut submission.contents);
         let late = self.late_outcome(&submission.input);
         let once = submission.once.take();
-        if let Some(early) = once.as_ref().and_then(|once| self.earlier_answer(once.key)) {
+        if let Some(early) =
+            once.as_ref().and_then(|once| once.key.earlier_answer(&self.store, self.clock.now()).transpose())
+        {
             // Its key is free again before anybody is told.
             drop(once);
             // Whoever asked may have gone away. An answer that is found is durable, and nothing else comes of it.
-            let _ = reply.send(early);
+            let _ = reply.send(early.map(StepReply::Replayed));
             return;
         }
         let answer = match self.try_step(round, batch, submission, once, &cause) {
@@ -135,7 +145,10 @@ impl Partition {
                 return;
             }
         }
-        self.use_up(round, batch, cause, &answer);
+        if let Err(error) = self.use_up(round, batch, cause, &answer) {
+            let _ = reply.send(Err(error.into()));
+            return;
+        }
         round.answers.push(Answer::Step(reply, answer.map_err(Error::from)));
     }
 
@@ -158,7 +171,7 @@ impl Partition {
         let now = match cause {
             // Whoever sent it saw that it was due. The clock may have been set back since; the timer is used up now.
             Cause::Timer(timer) => self.clock.now().max(timer.due),
-            Cause::Request | Cause::Message { .. } => self.clock.now(),
+            Cause::Request | Cause::Message { .. } | Cause::Job { .. } => self.clock.now(),
         };
         if let Cause::Message { group, key, .. } = cause
             && self.is_completed(round, *group, key, now)?
@@ -206,16 +219,6 @@ impl Partition {
         Ok(Ok(reply))
     }
 
-    /// What there is to say to a request whose key was used before, if it was.
-    fn earlier_answer(&self, key: RequestKey) -> Option<Result<StepReply, Error>> {
-        match self.store.answer(&key.hash, self.clock.now()) {
-            Ok(None) => None,
-            Ok(Some(answer)) if answer.fingerprint == key.fingerprint => Some(Ok(StepReply::Replayed(answer))),
-            Ok(Some(_)) => Some(Err(Error::KeyReused)),
-            Err(error) => Some(Err(error.into())),
-        }
-    }
-
     /// The answer to a step that was allowed; that of a request which named itself is committed with it.
     fn reply(
         &self,
@@ -225,18 +228,40 @@ impl Partition {
         once: Option<Once>,
     ) -> Result<StepReply, store::Error> {
         let Some(Once { key, render, reservation }) = once else { return Ok(StepReply::Done(batch)) };
-        let answer = StoredAnswer { fingerprint: key.fingerprint, ..render(&batch) };
-        commit.keep_answer(&key.hash, &answer, self.clock.now().plus(KEPT_MS))?;
+        let answer = render(&batch);
+        self.keep(commit, key, &answer)?;
         reservations.push(reservation);
         Ok(StepReply::Answered(answer))
     }
 
+    /// Keeps the answer to the request of `key`.
+    fn keep(&self, commit: &mut Commit, key: RequestKey, answer: &StoredAnswer) -> Result<(), store::Error> {
+        let answer = StoredAnswer { fingerprint: key.fingerprint, ..answer.clone() };
+        commit.keep_answer(&key.hash, &answer, self.clock.now().plus(KEPT_MS))
+    }
+
     /// Uses up what caused a step. A message that was refused is used up too, and keeps its key: it would be refused
     /// again.
-    fn use_up(&self, round: &mut Round, batch: BatchId, cause: Cause, answer: &Result<StepReply, Rejected>) {
+    fn use_up(
+        &self,
+        round: &mut Round,
+        batch: BatchId,
+        cause: Cause,
+        answer: &Result<StepReply, Rejected>,
+    ) -> Result<(), store::Error> {
         match cause {
             Cause::Request => {}
             Cause::Timer(timer) => round.commit.disarm_timer(batch, timer),
+            Cause::Job { job, place, phase, mut member } => {
+                let what = match answer {
+                    Ok(StepReply::Done(batch)) => MemberResult::of(phase, Ok(batch)),
+                    Err(rejected) => MemberResult::of(phase, Err(rejected)),
+                    // It has no key, so it cannot be a repetition.
+                    Ok(StepReply::Duplicate | StepReply::Answered(_) | StepReply::Replayed(_)) => return Ok(()),
+                };
+                member.outcome = Some(MemberOutcome { at: self.clock.now(), what });
+                round.commit.put_member(job, place, &member)?;
+            }
             Cause::Message { group, sequence, key } => {
                 match answer {
                     Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_)) => {}
@@ -250,6 +275,7 @@ impl Partition {
                 }
             }
         }
+        Ok(())
     }
 
     /// Takes a message out of the outbox and completes its key.
@@ -283,18 +309,16 @@ impl Partition {
     }
 
     fn settle(&mut self, round: &mut Round, settlement: Settlement) {
-        let Settlement { consumed, publish, contents, reply } = settlement;
-        let mut commit = Commit::new();
-        let published = publish.into_iter().try_for_each(|message| commit.publish(message));
-        if let Err(error) = published {
-            if let Some(reply) = reply {
-                // Whoever asked may have gone away.
-                let _ = reply.send(Err(error.into()));
+        let Settlement { mut commit, consumed, kept, reply } = settlement;
+        if let Some(Kept { key, answer, reservation }) = kept {
+            if let Err(error) = self.keep(&mut commit, key, &answer) {
+                if let Some(reply) = reply {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(Err(error.into()));
+                }
+                return;
             }
-            return;
-        }
-        for text in &contents {
-            commit.put_content(text);
+            round.reservations.push(reservation);
         }
         round.commit.append(commit);
         if let Some((group, sequence, key)) = consumed {

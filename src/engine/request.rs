@@ -5,18 +5,21 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::once::{RequestKey, Reservation};
 use super::{Error, Submission};
+use crate::contract::Group;
 use crate::contract::idempotency::Key;
-use crate::contract::{Group, Message};
-use crate::domain::{Attempt, Batch, BatchId, Context, Input, LateOutcome, Millis, Phase, Rules, Timer, step};
-use crate::store::{Sequence, Store, StoredAnswer};
+use crate::domain::{
+    Attempt, Batch, BatchId, Context, Input, JobId, JobMember, LateOutcome, Millis, Phase, Rules, Timer, step,
+};
+use crate::store::{Commit, Sequence, Store, StoredAnswer};
 
 pub(super) enum Request {
     Step(Box<StepRequest>),
     Query { batch: BatchId, run: Question },
     Claim { group: Group, key: Key, reply: oneshot::Sender<Result<Claim, Error>> },
     Release { group: Group, key: Key },
-    Settle(Settlement),
+    Settle(Box<Settlement>),
     Stop,
 }
 
@@ -37,6 +40,8 @@ pub(super) enum Cause {
     Message { group: Group, sequence: Sequence, key: Key },
     /// A timer that is due.
     Timer(Timer),
+    /// The turn of a batch in a bulk retry.
+    Job { job: JobId, place: u32, phase: Phase, member: JobMember },
 }
 
 pub(super) enum StepReply {
@@ -51,13 +56,26 @@ pub(super) enum StepReply {
 }
 
 /// A commit that is no step of a batch.
-#[derive(Default)]
 pub(super) struct Settlement {
+    pub(super) commit: Commit,
     /// A message that was handled.
     pub(super) consumed: Option<(Group, Sequence, Key)>,
-    pub(super) publish: Vec<Message>,
-    pub(super) contents: Vec<String>,
+    /// An answer to keep for repetitions of its request.
+    pub(super) kept: Option<Kept>,
     pub(super) reply: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Settlement {
+    pub(super) const fn of(commit: Commit) -> Self {
+        Self { commit, consumed: None, kept: None, reply: None }
+    }
+}
+
+/// The answer to a request that named itself and is no step. Nobody else is served with its key meanwhile.
+pub(super) struct Kept {
+    pub(super) key: RequestKey,
+    pub(super) answer: StoredAnswer,
+    pub(super) reservation: Reservation,
 }
 
 /// Whether a message may be handled.

@@ -116,8 +116,9 @@ pub(super) struct Body<T> {
 #[derive(Debug)]
 pub(super) struct Named {
     /// The key, with what makes the request this one.
-    key: Option<RequestKey>,
-    origin: Origin,
+    pub(super) key: Option<RequestKey>,
+    /// What goes on record.
+    pub(super) origin: Origin,
 }
 
 /// From how many bytes on a body is read beside the runtime: it takes about a millisecond then.
@@ -175,6 +176,11 @@ pub(super) async fn change(
         Some(key) => engine.submit_once(batch, submission, key, render).await?,
         None => (render(&*engine.submit(batch, submission).await?), false),
     };
+    Ok(respond(answer, is_replayed))
+}
+
+/// An answer as it goes out, for the first time or again.
+pub(super) fn respond(answer: Answer, is_replayed: bool) -> Response {
     let mut response = Response::new(answer.body.into());
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
@@ -187,7 +193,7 @@ pub(super) async fn change(
     if is_replayed {
         headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 /// An answer about `batch`, with its version.

@@ -5,7 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::context::Identity;
@@ -19,15 +19,22 @@ const MAX_PAGE: usize = 200;
 const DEFAULT_PAGE: usize = 50;
 
 /// A filter, as clients write it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilterRequest {
+    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<BatchClientStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     phase: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     phase_status: Option<PipelineExecutionStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<ErrorCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stuck: Option<bool>,
 }
 
@@ -83,7 +90,7 @@ pub(super) async fn list(
 }
 
 /// What is wrong with a query, without what the library says before it.
-fn reason(rejection: &QueryRejection) -> String {
+pub(super) fn reason(rejection: &QueryRejection) -> String {
     let text = rejection.body_text();
     text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason).to_owned()
 }

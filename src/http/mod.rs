@@ -13,6 +13,7 @@ mod limit;
 mod listing;
 mod phases;
 mod problem;
+mod retry_jobs;
 
 use std::sync::{Arc, OnceLock};
 
@@ -72,6 +73,8 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/batches/{batch_id}/retry-phase", post(phases::retry))
         .route("/v1/batches/{batch_id}/cancel", post(phases::cancel))
         .route("/v1/batches/{batch_id}/phases/{phase}/attempts", get(phases::attempts))
+        .route("/v1/retry-jobs", post(retry_jobs::create).get(retry_jobs::list))
+        .route("/v1/retry-jobs/{job_id}", get(retry_jobs::read).delete(retry_jobs::stop))
         .route("/v1/content/{storage_id}", get(content::read))
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))

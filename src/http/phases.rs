@@ -72,7 +72,7 @@ pub(super) async fn request_pipeline(
     .await
 }
 
-fn reason_or_default(reason: Option<RetryReason>) -> String {
+pub(super) fn reason_or_default(reason: Option<RetryReason>) -> String {
     match reason {
         Some(reason) if !reason.as_str().is_empty() => reason.into_string(),
         Some(_) | None => DEFAULT_RETRY_REASON.to_owned(),

@@ -160,6 +160,11 @@ impl From<engine::Error> for Problem {
             engine::Error::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, codes::IDEMPOTENCY_KEY_REUSED, error.to_string())
             }
+            engine::Error::TooManyBatches { .. } => Self::invalid(error.to_string()),
+            engine::Error::TooManyJobs { limit } => {
+                let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+                Self::limited(error.to_string(), "retry-jobs", limit, None)
+            }
             engine::Error::Overloaded => Self::unavailable(error.to_string()),
             engine::Error::Unavailable(reason) => {
                 tracing::error!(reason, "a request could not be served");

@@ -14,6 +14,9 @@
 //! | `h` | hash of a request's key | when it expires, u64 ms; then the answer to the request |
 //! | `x` | expiry u64 ms, a key with `k` or `h` | nothing: the order in which these expire |
 //! | `t` | due u64 ms, batch, phase, number u32, kind | nothing: a timer |
+//! | `j` | owner's hash, job | a bulk retry |
+//! | `q` | job | the key of a bulk retry that is running |
+//! | `m` | job, place u32 | a batch of a bulk retry |
 //! | `i` | owner's hash, facet, when registered u64 ms, batch | nothing: the batches of an owner |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
@@ -23,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Topic};
-use crate::domain::{BatchId, Facet, Millis, Phase, Timer, TimerKind};
+use crate::domain::{BatchId, Facet, JobId, Millis, Phase, Timer, TimerKind};
 
 use super::{Error, Sequence};
 
@@ -167,11 +170,52 @@ pub(super) fn timer_of(key: &[u8]) -> Result<(BatchId, Timer), Error> {
     Ok((BatchId(uuid::Uuid::from_bytes(batch)), Timer { kind, due, phase, attempt }))
 }
 
+/// Owners are strings of up to 255 characters; sixteen bytes of a hash tell them apart as well.
+fn owner_hash(owner: &str) -> [u8; 16] {
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&Sha256::digest(owner)[..16]);
+    hash
+}
+
+pub(super) fn jobs_of(owner: &str) -> Vec<u8> {
+    let mut key = vec![b'j'];
+    key.extend_from_slice(&owner_hash(owner));
+    key
+}
+
+/// Ids of jobs are made by time, so their order is that of the jobs.
+pub(super) fn job(owner: &str, id: JobId) -> Vec<u8> {
+    let mut key = jobs_of(owner);
+    key.extend_from_slice(id.0.as_bytes());
+    key
+}
+
+pub(super) const RUNNING_JOBS: &[u8] = b"q";
+
+pub(super) fn running_job(id: JobId) -> Vec<u8> {
+    let mut key = RUNNING_JOBS.to_vec();
+    key.extend_from_slice(id.0.as_bytes());
+    key
+}
+
+pub(super) fn job_member(job: JobId, place: u32) -> Vec<u8> {
+    let mut key = vec![b'm'];
+    key.extend_from_slice(job.0.as_bytes());
+    key.extend_from_slice(&place.to_be_bytes());
+    key
+}
+
+/// The place of a batch in its bulk retry.
+pub(super) fn place_of(member_key: &[u8]) -> Result<u32, Error> {
+    let place = member_key.split_last_chunk::<4>().ok_or_else(|| Error::Corrupt("a key is too short".to_owned()))?;
+    Ok(u32::from_be_bytes(*place.1))
+}
+
 /// Where the batches of `owner` with `facet` are listed. Facets are written with the names of the wire, which never
 /// change, and end in a zero.
 pub(super) fn listing(owner: &str, facet: Facet) -> Vec<u8> {
     let mut key = vec![b'i'];
-    key.extend_from_slice(&Sha256::digest(owner)[..16]);
+    key.extend_from_slice(&owner_hash(owner));
     let names: &[&str] = match facet {
         Facet::Any => &["any"],
         Facet::Status(status) => &["status", status.as_str()],

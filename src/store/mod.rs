@@ -10,6 +10,7 @@
 mod codec;
 mod commit;
 mod disk;
+mod jobs;
 mod keys;
 mod listing;
 mod migrate;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 mod attempt;
+mod job;
 mod message;
 
 use super::{Error, keys};
@@ -17,6 +18,7 @@ use crate::domain::{
 };
 use attempt::{Runs, StoredError, StoredOrigin};
 pub(in crate::store) use attempt::{StoredAttempt, StoredLate};
+pub(in crate::store) use job::{StoredJob, StoredMember};
 pub use message::StoredAnswer;
 pub(in crate::store) use message::StoredMessage;
 
