@@ -1,0 +1,82 @@
+//! The promise "a newer version reads what an older one wrote": stores of every format version, written by the version
+//! that had it and killed in the middle of its work, open and show the same.
+//!
+//! Each has batches that wait for essays, are ready, completed, failed in part, run, wait for their next attempt, and
+//! were cancelled; beside it lies what their version said of them.
+
+mod harness;
+
+use std::path::Path;
+
+use harness::{Server, Setup, kept};
+use serde_json::Value;
+
+/// The versions whose stores lie in tests/fixtures/stores.
+const VERSIONS: [&str; 1] = ["v1"];
+
+/// The owner of the batches in them.
+const OWNER: &str = "gold";
+
+/// Copies the store of `version` to where it may be changed, and gives what its version said of it.
+fn unpack(version: &str, into: &Path) -> Vec<Value> {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores").join(version);
+    std::fs::create_dir_all(into.join("store/blobs")).expect("a directory");
+    for file in ["conf", "db"] {
+        std::fs::copy(fixture.join("store").join(file), into.join("store").join(file)).expect("copied");
+    }
+    let said = std::fs::read_to_string(fixture.join("expected.json")).expect("what it said");
+    serde_json::from_str(&said).expect("a list of batches")
+}
+
+#[tokio::test]
+async fn a_store_of_every_version_opens_and_says_the_same() {
+    for version in VERSIONS {
+        let directory = tempfile::tempdir().expect("a directory");
+        let expected = unpack(version, directory.path());
+        // Workers take an hour, so that what ran is still running.
+        let setup = || Setup { data: kept(directory.path()), latency_ms: 3_600_000..=3_600_000, ..Setup::default() };
+        // The second start finds what the first one brought up to date.
+        for start in 1..=2 {
+            let server = Server::start(setup()).await;
+            let client = server.client.as_user(OWNER);
+            for was in &expected {
+                let id = was["batch_id"].as_str().expect("an id");
+                let is = client.status(id).await;
+                if was["status"] != "processing" {
+                    assert_eq!(&is, was, "{version}, start {start}");
+                }
+                assert_eq!(is["status"], was["status"]);
+            }
+            let listed = client.get("/v1/batches").await.json();
+            let listed: Vec<_> = listed["batches"].as_array().expect("a list").iter().collect();
+            let newest_first: Vec<_> = listed.iter().map(|batch| &batch["batch_id"]).collect();
+            assert_eq!(
+                newest_first,
+                expected.iter().rev().map(|was| &was["batch_id"]).collect::<Vec<_>>(),
+                "{version}"
+            );
+            let in_part = client.get("/v1/batches?phase_status=completed_with_partial_success").await.json();
+            assert_eq!(in_part["batches"].as_array().map(Vec::len), Some(1), "{version}");
+            server.app.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_an_older_version_left_running_is_finished() {
+    for version in VERSIONS {
+        let directory = tempfile::tempdir().expect("a directory");
+        let expected = unpack(version, directory.path());
+        let server = Server::start(Setup { data: kept(directory.path()), ..Setup::default() }).await;
+        let client = server.client.as_user(OWNER);
+        // Whatever waits for its next attempt does so for less than this.
+        let wait = client.get("/v1/batches").await.json()["batches"][0]["registered_at"].clone();
+        let written: jiff::Timestamp = wait.as_str().and_then(|time| time.parse().ok()).expect("a time");
+        let ahead = written.as_millisecond() + 4_000_000 - i64::try_from(harness::START.0).expect("it fits");
+        server.clock.advance(ahead.try_into().expect("the store is newer than the clock"));
+        for was in expected.iter().filter(|was| was["status"] == "processing") {
+            let status = client.until_settled(was["batch_id"].as_str().expect("an id")).await;
+            assert_eq!(status["status"], "completed_successfully", "{version}: {status:#}");
+        }
+    }
+}
