@@ -8,7 +8,9 @@ mod harness;
 
 use std::path::Path;
 
-use harness::{Server, Setup, kept};
+use harness::{Client, Server, Setup, kept, start_app};
+use rephase::clock::ManualClock;
+use rephase::domain::Millis;
 use serde_json::Value;
 
 /// The versions whose stores lie in tests/fixtures/stores.
@@ -67,13 +69,15 @@ async fn what_an_older_version_left_running_is_finished() {
     for version in VERSIONS {
         let directory = tempfile::tempdir().expect("a directory");
         let expected = unpack(version, directory.path());
-        let server = Server::start(Setup { data: kept(directory.path()), ..Setup::default() }).await;
-        let client = server.client.as_user(OWNER);
+        let newest = expected.last().expect("there are batches");
+        let written: jiff::Timestamp =
+            newest["details"]["registered_at"].as_str().and_then(|time| time.parse().ok()).expect("a time");
         // Whatever waits for its next attempt does so for less than this.
-        let wait = client.get("/v1/batches").await.json()["batches"][0]["registered_at"].clone();
-        let written: jiff::Timestamp = wait.as_str().and_then(|time| time.parse().ok()).expect("a time");
-        let ahead = written.as_millisecond() + 4_000_000 - i64::try_from(harness::START.0).expect("it fits");
-        server.clock.advance(ahead.try_into().expect("the store is newer than the clock"));
+        let later = u64::try_from(written.as_millisecond() + 4_000_000).expect("after 1970");
+        let clock = ManualClock::new(Millis(later));
+        let setup = Setup { data: kept(directory.path()), ..Setup::default() };
+        let app = start_app(setup, clock.clock()).await.expect("it opens");
+        let client = Client::new(&format!("http://{}", app.address())).as_user(OWNER);
         for was in expected.iter().filter(|was| was["status"] == "processing") {
             let status = client.until_settled(was["batch_id"].as_str().expect("an id")).await;
             assert_eq!(status["status"], "completed_successfully", "{version}: {status:#}");

@@ -217,16 +217,7 @@ async fn a_batch_that_cannot_be_read_does_not_hold_up_the_timers_of_others() {
         batches.push(batch);
     }
     app.stop().await;
-    {
-        let path = directory.path().join("store");
-        let mut tries = std::iter::repeat_with(|| sled::open(&path)).take(1_000_000);
-        let database = tries.find_map(Result::ok).expect("it opens");
-        let tree = database.open_tree("rephase").expect("a tree");
-        let id: Uuid = batches[0].parse().expect("an id");
-        let key = [&b"b"[..], id.as_bytes()].concat();
-        assert!(tree.insert(key, b"damaged").expect("written").is_some(), "there is a record");
-        tree.flush().expect("flushed");
-    }
+    harness::damage(directory.path(), &batches[0]);
 
     let app = start_app(setup(), clock.clock()).await.expect("it starts again");
     let client = Client::new(&format!("http://{}", app.address()));

@@ -5,8 +5,8 @@ mod harness;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use harness::{Client, OWNER, PATIENCE, Server, phase_status};
-use rephase::contract::{Headers, Message, Topic};
+use harness::{Client, OWNER, PATIENCE, Server, phase_status, request_message};
+use rephase::contract::{Message, Topic};
 use rephase::domain::Rules;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -156,21 +156,6 @@ async fn a_retry_of_some_essays_merges_into_what_was_there() {
     assert_eq!(status["status"], "completed_successfully");
     let asked: Vec<_> = client.attempts(&batch, "nlp").await.iter().map(|one| one["essay_ids"].clone()).collect();
     assert_eq!(asked, [essays.clone(), json!([essays[2]]), json!([essays[0]])]);
-}
-
-/// A `ClientBatchPipelineRequestV1` as the gateway of the full stack sends it.
-fn request_message(event_id: Uuid, batch: &str, user: &str, phase: &str, is_retry: bool) -> Message {
-    let topic = Topic::ClientBatchPipelineRequest;
-    let correlation_id = Uuid::new_v4();
-    let body = json!({
-        "event_id": event_id, "event_type": topic, "event_timestamp": "2026-03-02T08:30:00Z",
-        "source_service": "api_gateway_service", "schema_version": 1, "correlation_id": correlation_id,
-        "data_schema_uri": null, "metadata": null,
-        "data": { "batch_id": batch, "requested_pipeline": phase, "client_correlation_id": correlation_id,
-                  "user_id": user, "is_retry": is_retry, "retry_reason": "from the bus", "prompt_payload": null },
-    });
-    let headers = Some(Headers { event_id, trace_id: correlation_id });
-    Message { topic, key: batch.to_owned(), headers, body: body.to_string().into() }
 }
 
 async fn until_refused(server: &Server, count: u64) {

@@ -5,6 +5,7 @@
 
 mod attempt;
 mod batch;
+mod dead_letter;
 mod errors;
 mod essays;
 mod listing;
@@ -18,6 +19,7 @@ pub mod view;
 
 pub use attempt::{Attempt, AttemptEnd, AttemptOutcome, Origin, Scope, Trigger};
 pub use batch::{Batch, BatchDetails, BatchId, Essay, EssayContent, Run, Slot};
+pub use dead_letter::{DeadLetter, Decision, LetterChange, LetterEvent, LetterId, LetterState};
 pub use errors::{Category, MAX_ERROR_MESSAGE_CHARS, PhaseError, RetryPolicy};
 pub use essays::EssayCounts;
 pub use listing::{Facet, Filter};

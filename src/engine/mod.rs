@@ -10,6 +10,7 @@ mod consume;
 mod inbound;
 mod job_runner;
 mod jobs;
+mod letters;
 mod listing;
 mod once;
 mod orchestrator;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 pub use crate::store::StoredAnswer as Answer;
 pub use inbound::DEFAULT_RETRY_REASON;
 pub use jobs::{JobPreview, JobProgress, JobRequest, MAX_JOB_BATCHES, MAX_PER_SECOND};
+pub use letters::{Decided, Decisions, LetterFilter, MAX_DECISIONS, MAX_DELIVERIES, Undecided};
 pub use listing::{Page, Place};
 pub use once::RequestKey;
 pub use publish::content_id;
@@ -155,7 +157,8 @@ pub struct Counters {
     pub steps: AtomicU64,
     /// Messages that had been handled before.
     pub duplicates: AtomicU64,
-    /// Messages that the batch, as it stood, did not allow, or that could not be read.
+    /// Messages that the batch, as it stood, did not allow, or that could not be read. All but late outcomes are dead
+    /// letters.
     pub refused_messages: AtomicU64,
     /// Outcomes that came when their attempt was not in flight any more; they are among the refused messages too.
     pub late_outcomes: AtomicU64,

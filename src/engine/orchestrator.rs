@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, oneshot};
 
-use super::request::{Cause, Request, Settlement, StepReply, StepRequest};
-use super::{Counters, Engine, Error, Submission, inbound};
+use super::request::{Cause, Request, StepReply, StepRequest};
+use super::{Engine, Error, Submission, inbound};
 use crate::bus::{Delivery, Subscription};
 use crate::contract::Group;
 use crate::contract::idempotency::Key;
-use crate::store::Commit;
 
 /// How many messages may be on their way through the partitions at once.
 const MAX_IN_FLIGHT: usize = 512;
@@ -28,78 +27,62 @@ async fn run(engine: Engine, mut subscription: Subscription) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         // Sent to the partition here, one after the other, so that messages of one batch keep their order; only the
         // answers are waited for side by side.
-        let answer = match send(&engine, &delivery).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                delivery.reject(&error.to_string());
-                continue;
-            }
-        };
+        let pending = send(&engine, &delivery).await;
+        let handle = engine.clone();
         engine.spawn(async move {
-            settle(delivery, answer).await;
+            settle(&handle, delivery, pending).await;
             drop(place);
         });
     }
 }
 
+/// What came of handing a message to its partition.
 enum Pending {
     Step(oneshot::Receiver<Result<StepReply, Error>>),
-    Refusal(oneshot::Receiver<Result<(), Error>>),
+    /// It says nothing that could be done.
+    Unreadable(inbound::Unreadable),
+    /// There is no partition any more.
+    Gone,
 }
 
-async fn send(engine: &Engine, delivery: &Delivery) -> Result<Pending, Error> {
-    let message = delivery.message();
-    let (group, sequence) = (delivery.group(), delivery.sequence());
-    let key = Key::of(group.service(), message);
-    let (partition, request, pending) = match inbound::read(message) {
-        Ok(inbound::Inbound { batch, input, correlation_id, origin }) => {
-            let (reply, answer) = oneshot::channel();
-            let cause = Cause::Message { group, sequence, key };
-            let request = StepRequest {
-                batch,
-                submission: Submission::new(input, correlation_id).from_origin(origin),
-                cause,
-                reply,
-            };
-            (engine.partition_of(batch.0.as_bytes()), Request::Step(Box::new(request)), Pending::Step(answer))
-        }
-        Err(unreadable) => {
-            tracing::warn!(topic = %message.topic, key = %message.key, %unreadable, "a message was refused");
-            Counters::add(&engine.counters().refused_messages);
-            let (reply, answer) = oneshot::channel();
-            let partition = engine.partition_of(&key.hash);
-            let consumed = Some((group, sequence, key));
-            let settlement = Settlement { consumed, reply: Some(reply), ..Settlement::of(Commit::new()) };
-            (partition, Request::Settle(Box::new(settlement)), Pending::Refusal(answer))
-        }
+async fn send(engine: &Engine, delivery: &Delivery) -> Pending {
+    let message = delivery.message().clone();
+    let inbound::Inbound { batch, input, correlation_id, origin } = match inbound::read(&message) {
+        Ok(inbound) => inbound,
+        Err(unreadable) => return Pending::Unreadable(unreadable),
     };
-    partition.send(request).await.map_err(|_| engine.unavailable())?;
-    Ok(pending)
+    let (group, sequence) = (delivery.group(), delivery.sequence());
+    let key = Key::of(group.service(), &message);
+    let (reply, answer) = oneshot::channel();
+    let cause = Cause::Message { group, sequence, key, message, deliveries: delivery.count() };
+    let submission = Submission::new(input, correlation_id).from_origin(origin);
+    let request = Request::Step(Box::new(StepRequest { batch, submission, cause, reply }));
+    match engine.partition_of(batch.0.as_bytes()).send(request).await {
+        Ok(()) => Pending::Step(answer),
+        Err(_) => Pending::Gone,
+    }
 }
 
-async fn settle(delivery: Delivery, pending: Pending) {
-    let message = delivery.message();
-    let result = match pending {
+async fn settle(engine: &Engine, delivery: Delivery, pending: Pending) {
+    let (topic, key) = (delivery.message().topic, delivery.message().key.clone());
+    match pending {
         Pending::Step(answer) => match answer.await {
-            Ok(Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_))) => Ok(()),
+            Ok(Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_))) => delivery.acknowledge(),
             Ok(Ok(StepReply::Duplicate)) => {
-                tracing::debug!(topic = %message.topic, key = %message.key, "a message had been handled before");
-                Ok(())
+                tracing::debug!(%topic, key, "a message had been handled before");
+                delivery.acknowledge();
             }
             Ok(Err(Error::Rejected(rejected))) => {
-                tracing::warn!(topic = %message.topic, key = %message.key, %rejected, "a message was refused");
-                Ok(())
+                tracing::warn!(%topic, key, %rejected, "a message was refused");
+                delivery.acknowledge();
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the partition ended".to_owned()),
+            Ok(Err(error)) => engine.reject(delivery, &error.to_string()).await,
+            Err(_) => delivery.reject("the partition ended"),
         },
-        Pending::Refusal(answer) => match answer.await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("the partition ended".to_owned()),
-        },
-    };
-    match result {
-        Ok(()) => delivery.acknowledge(),
-        Err(reason) => delivery.reject(&reason),
+        Pending::Unreadable(unreadable) => {
+            tracing::warn!(%topic, key, %unreadable, "a message was refused");
+            engine.refuse(delivery, &unreadable.to_string()).await;
+        }
+        Pending::Gone => delivery.reject("the partition ended"),
     }
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cache::Cache;
+use super::letters::{LetterAnswer, LetterRequest, Refusal};
 use super::once::{KEPT_MS, Once, RequestKey, Reservation};
 use super::request::{Cause, Claim, Kept, Question, Reader, Request, Settlement, StepReply, StepRequest};
 use super::timers::Timers;
@@ -28,8 +29,8 @@ use crate::store::{self, Commit, Sequence, Store, StoredAnswer};
 const MAX_ROUND: usize = 256;
 
 pub(super) struct Partition {
-    store: Store,
-    clock: Clock,
+    pub(super) store: Store,
+    pub(super) clock: Clock,
     up_since: Millis,
     rules: Rules,
     timers: Timers,
@@ -78,11 +79,18 @@ impl Partition {
             }
             let mut round = Round::default();
             let mut is_last = false;
+            let mut committed = Ok(());
             for request in waiting.drain(..) {
                 is_last |= matches!(request, Request::Stop);
-                self.take(&mut round, request);
+                if let Request::Letters(request) = request {
+                    // It reads what the round is about to write, so that is written first.
+                    committed = committed.and(self.finish(std::mem::take(&mut round)));
+                    committed = committed.and(self.decide_and_commit(*request));
+                } else {
+                    self.take(&mut round, request);
+                }
             }
-            if let Err(error) = self.finish(round) {
+            if let Err(error) = committed.and(self.finish(round)) {
                 tracing::error!(%error, "a commit failed; this partition ends");
                 return false;
             }
@@ -105,8 +113,17 @@ impl Partition {
                 self.claims.remove(&(group, key));
             }
             Request::Settle(settlement) => self.settle(round, *settlement),
-            Request::Stop => {}
+            Request::Letters(_) | Request::Stop => {}
         }
+    }
+
+    fn decide_and_commit(&mut self, request: LetterRequest) -> Result<(), Error> {
+        let LetterAnswer { commit, answer, reservation, reply } = self.decide(request);
+        let committed = self.finish(Round { commit, ..Round::default() });
+        drop(reservation);
+        // Whoever asked may have gone away.
+        let _ = reply.send(committed.clone().and(answer));
+        committed
     }
 
     fn step(&mut self, round: &mut Round, request: StepRequest) {
@@ -235,7 +252,7 @@ impl Partition {
     }
 
     /// Keeps the answer to the request of `key`.
-    fn keep(&self, commit: &mut Commit, key: RequestKey, answer: &StoredAnswer) -> Result<(), store::Error> {
+    pub(super) fn keep(&self, commit: &mut Commit, key: RequestKey, answer: &StoredAnswer) -> Result<(), store::Error> {
         let answer = StoredAnswer { fingerprint: key.fingerprint, ..answer.clone() };
         commit.keep_answer(&key.hash, &answer, self.clock.now().plus(KEPT_MS))
     }
@@ -262,11 +279,17 @@ impl Partition {
                 member.outcome = Some(MemberOutcome { at: self.clock.now(), what });
                 round.commit.put_member(job, place, &member)?;
             }
-            Cause::Message { group, sequence, key } => {
+            Cause::Message { group, sequence, key, message, deliveries } => {
                 match answer {
                     Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_)) => {}
                     Ok(StepReply::Duplicate) => Counters::add(&self.counters.duplicates),
-                    Err(_) => Counters::add(&self.counters.refused_messages),
+                    Err(rejected) => {
+                        Counters::add(&self.counters.refused_messages);
+                        if !matches!(rejected, Rejected::StaleAttempt { .. }) {
+                            let refusal = Refusal { group, message, error: rejected.to_string(), deliveries };
+                            self.bury(&mut round.commit, &key, refusal)?;
+                        }
+                    }
                 }
                 if matches!(answer, Ok(StepReply::Duplicate)) {
                     round.commit.consume(group, sequence);
@@ -309,17 +332,24 @@ impl Partition {
     }
 
     fn settle(&mut self, round: &mut Round, settlement: Settlement) {
-        let Settlement { mut commit, consumed, kept, reply } = settlement;
-        if let Some(Kept { key, answer, reservation }) = kept {
-            if let Err(error) = self.keep(&mut commit, key, &answer) {
-                if let Some(reply) = reply {
-                    // Whoever asked may have gone away.
-                    let _ = reply.send(Err(error.into()));
-                }
-                return;
+        let Settlement { mut commit, consumed, refusal, kept, reply } = settlement;
+        let complete = || {
+            if let Some(Kept { key, answer, .. }) = &kept {
+                self.keep(&mut commit, *key, answer)?;
             }
-            round.reservations.push(reservation);
+            if let (Some(refusal), Some((_, _, key))) = (refusal, &consumed) {
+                Counters::add(&self.counters.refused_messages);
+                self.bury(&mut commit, key, refusal)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = complete() {
+            let error: store::Error = error;
+            // Whoever asked may have gone away.
+            let _ = reply.map(|reply| reply.send(Err(error.into())));
+            return;
         }
+        round.reservations.extend(kept.map(|kept| kept.reservation));
         round.commit.append(commit);
         if let Some((group, sequence, key)) = consumed {
             self.claims.remove(&(group, key.clone()));

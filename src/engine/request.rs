@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::letters::{LetterRequest, Refusal};
 use super::once::{RequestKey, Reservation};
 use super::{Error, Submission};
-use crate::contract::Group;
 use crate::contract::idempotency::Key;
+use crate::contract::{Group, Message};
 use crate::domain::{
     Attempt, Batch, BatchId, Context, Input, JobId, JobMember, LateOutcome, Millis, Phase, Rules, Timer, step,
 };
@@ -20,6 +21,7 @@ pub(super) enum Request {
     Claim { group: Group, key: Key, reply: oneshot::Sender<Result<Claim, Error>> },
     Release { group: Group, key: Key },
     Settle(Box<Settlement>),
+    Letters(Box<LetterRequest>),
     Stop,
 }
 
@@ -36,8 +38,8 @@ pub(super) struct StepRequest {
 pub(super) enum Cause {
     /// Nothing: somebody waits for the answer.
     Request,
-    /// A message of the outbox.
-    Message { group: Group, sequence: Sequence, key: Key },
+    /// A message of the outbox, at its so-many-th delivery.
+    Message { group: Group, sequence: Sequence, key: Key, message: Message, deliveries: u32 },
     /// A timer that is due.
     Timer(Timer),
     /// The turn of a batch in a bulk retry.
@@ -58,8 +60,10 @@ pub(super) enum StepReply {
 /// A commit that is no step of a batch.
 pub(super) struct Settlement {
     pub(super) commit: Commit,
-    /// A message that was handled.
+    /// A message that was handled, as far as it could be.
     pub(super) consumed: Option<(Group, Sequence, Key)>,
+    /// Why it could not be, where it could not; it becomes a dead letter.
+    pub(super) refusal: Option<Refusal>,
     /// An answer to keep for repetitions of its request.
     pub(super) kept: Option<Kept>,
     pub(super) reply: Option<oneshot::Sender<Result<(), Error>>>,
@@ -67,7 +71,7 @@ pub(super) struct Settlement {
 
 impl Settlement {
     pub(super) const fn of(commit: Commit) -> Self {
-        Self { commit, consumed: None, kept: None, reply: None }
+        Self { commit, consumed: None, refusal: None, kept: None, reply: None }
     }
 }
 

@@ -7,6 +7,7 @@
 mod batches;
 mod content;
 mod context;
+mod dead_letters;
 mod health;
 mod internal;
 mod limit;
@@ -78,6 +79,12 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/content/{storage_id}", get(content::read))
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
+        .route("/internal/v1/dead-letters", get(dead_letters::list))
+        .route("/internal/v1/dead-letters/redrive", post(dead_letters::redrive_many))
+        .route("/internal/v1/dead-letters/discard", post(dead_letters::discard_many))
+        .route("/internal/v1/dead-letters/{letter_id}", get(dead_letters::read))
+        .route("/internal/v1/dead-letters/{letter_id}/redrive", post(dead_letters::redrive))
+        .route("/internal/v1/dead-letters/{letter_id}/discard", post(dead_letters::discard))
         .route("/healthz", get(health::healthz))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -78,6 +78,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::ResourceNotFound.as_str(), error)
     }
 
+    /// A request that what it is about does not allow now.
+    pub(super) fn conflict(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, codes::CONFLICT, error)
+    }
+
     fn unavailable(error: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::ServiceUnavailable.as_str(), error)
     }
@@ -156,7 +161,7 @@ impl From<engine::Error> for Problem {
     fn from(error: engine::Error) -> Self {
         match error {
             engine::Error::Rejected(rejected) => rejected.into(),
-            engine::Error::KeyInFlight => Self::new(StatusCode::CONFLICT, codes::CONFLICT, error.to_string()),
+            engine::Error::KeyInFlight => Self::conflict(error.to_string()),
             engine::Error::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, codes::IDEMPOTENCY_KEY_REUSED, error.to_string())
             }

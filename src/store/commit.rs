@@ -150,10 +150,15 @@ impl Commit {
             self.messages.push((None, Vec::new(), message));
             return Ok(());
         }
-        let stored = codec::encode(&StoredMessage::of(&message))?;
-        for group in groups {
-            self.messages.push((Some(*group), stored.clone(), message.clone()));
-        }
+        groups.iter().try_for_each(|group| self.publish_to(*group, message.clone()))
+    }
+
+    /// Puts `message` into the outbox of `group` alone.
+    ///
+    /// # Errors
+    /// As [`Commit::put_batch`].
+    pub fn publish_to(&mut self, group: Group, message: Message) -> Result<(), Error> {
+        self.messages.push((Some(group), codec::encode(&StoredMessage::of(&message))?, message));
         Ok(())
     }
 
@@ -167,6 +172,13 @@ impl Commit {
         let key = keys::idempotency(group, key);
         self.put(keys::expiry(expires, &key), Vec::new());
         self.put(key, expires.0.to_be_bytes().to_vec());
+    }
+
+    /// Forgets that `group` handled the message `key`, which it would have until `expires`.
+    pub fn free_key(&mut self, group: Group, key: &Key, expires: Millis) {
+        let key = keys::idempotency(group, key);
+        self.delete(keys::expiry(expires, &key));
+        self.delete(key);
     }
 
     /// Keeps the answer to a request until `expires`, for a repetition of it.

@@ -17,6 +17,8 @@
 //! | `j` | owner's hash, job | a bulk retry |
 //! | `q` | job | the key of a bulk retry that is running |
 //! | `m` | job, place u32 | a batch of a bulk retry |
+//! | `z` | letter | a dead letter |
+//! | `w` | group, topic, hash | the dead letter that this message became |
 //! | `i` | owner's hash, facet, when registered u64 ms, batch | nothing: the batches of an owner |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
@@ -26,7 +28,7 @@ use sha2::{Digest, Sha256};
 
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Topic};
-use crate::domain::{BatchId, Facet, JobId, Millis, Phase, Timer, TimerKind};
+use crate::domain::{BatchId, Facet, JobId, LetterId, Millis, Phase, Timer, TimerKind};
 
 use super::{Error, Sequence};
 
@@ -190,6 +192,23 @@ pub(super) fn job(owner: &str, id: JobId) -> Vec<u8> {
     key
 }
 
+pub(super) fn letter(id: LetterId) -> Vec<u8> {
+    let mut key = vec![b'z'];
+    key.extend_from_slice(id.0.as_bytes());
+    key
+}
+
+pub(super) fn letter_of_message(group: Group, key: &Key) -> Vec<u8> {
+    let mut bytes = vec![b'w'];
+    bytes.extend_from_slice(&identity(group, key));
+    bytes
+}
+
+pub(super) fn letter_id(bytes: &[u8]) -> Result<LetterId, Error> {
+    let id = bytes.try_into().map_err(|_| Error::Corrupt("a dead letter's id has the wrong length".to_owned()))?;
+    Ok(LetterId(uuid::Uuid::from_bytes(id)))
+}
+
 pub(super) const RUNNING_JOBS: &[u8] = b"q";
 
 pub(super) fn running_job(id: JobId) -> Vec<u8> {
@@ -272,7 +291,12 @@ pub(super) fn phase_of(byte: u8) -> Result<Phase, Error> {
         .ok_or_else(|| Error::Corrupt(format!("there is no phase {byte}")))
 }
 
-const fn group_byte(group: Group) -> u8 {
+pub(super) fn group_of(byte: u8) -> Result<Group, Error> {
+    let group = Group::ALL.into_iter().find(|group| group_byte(*group) == byte);
+    group.ok_or_else(|| Error::Corrupt(format!("there is no group {byte}")))
+}
+
+pub(super) const fn group_byte(group: Group) -> u8 {
     match group {
         Group::Orchestrator => 0,
         Group::Spellcheck => 1,

@@ -12,6 +12,7 @@ mod commit;
 mod disk;
 mod jobs;
 mod keys;
+mod letters;
 mod listing;
 mod migrate;
 mod read;

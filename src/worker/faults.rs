@@ -33,6 +33,9 @@ pub struct FaultRule {
     retry_after_ms: Option<u64>,
     /// How long the attempt takes, in milliseconds, in place of the usual latency.
     delay_ms: Option<u64>,
+    /// Whether its outcome is cut in half, so that nobody can read it.
+    #[serde(default)]
+    garbled: bool,
 }
 
 /// The rules in force.
@@ -116,8 +119,8 @@ impl Faults {
             if rule.delay_ms.is_some_and(|delay_ms| delay_ms > MAX_DELAY_MS) {
                 return Err(wrong(format!("delay_ms is at most {MAX_DELAY_MS}")));
             }
-            if rule.error_code.is_none() && rule.delay_ms.is_none() {
-                return Err(wrong("it has neither error_code nor delay_ms, so it would do nothing".to_owned()));
+            if rule.error_code.is_none() && rule.delay_ms.is_none() && !rule.garbled {
+                return Err(wrong("it has no error_code, delay_ms or garbled, so it would do nothing".to_owned()));
             }
             Ok((phase, rule))
         };
@@ -135,6 +138,11 @@ impl Faults {
 }
 
 impl FaultRule {
+    /// Whether the outcome is to be one that nobody can read.
+    pub(super) const fn is_garbled(&self) -> bool {
+        self.garbled
+    }
+
     /// The error of the whole phase, or of the essay in `slot`.
     pub(super) fn error_of(&self, slot: Slot) -> Option<PhaseError> {
         if self.essays.as_ref().is_some_and(|essays| !essays.contains(&slot)) {

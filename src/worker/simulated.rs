@@ -108,13 +108,14 @@ async fn handle(engine: Engine, delivery: Delivery, phase: Phase, options: &Opti
             Ok(made) => made,
             Err(error) => {
                 engine.release(&delivery).await;
-                delivery.reject(&error.to_string());
+                engine.reject(delivery, &error.to_string()).await;
                 return;
             }
         },
         Err(error) => {
             tracing::warn!(%phase, key = %delivery.message().key, %error, "a command was refused");
-            (Vec::new(), Vec::new())
+            engine.refuse(delivery, &error).await;
+            return;
         }
     };
     settle(&engine, delivery, publish, contents).await;
@@ -161,7 +162,10 @@ async fn run(
         }
     }
     let outcome = task.outcome(engine.clock().now(), processed, errors, fault);
-    let message = outcome.map_err(|error| Error::Unavailable(error.to_string()))?;
+    let mut message = outcome.map_err(|error| Error::Unavailable(error.to_string()))?;
+    if fault.is_some_and(FaultRule::is_garbled) {
+        message.body = message.body.slice(..message.body.len() / 2);
+    }
     Ok((vec![message], contents))
 }
 

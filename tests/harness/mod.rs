@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use rephase::app::{App, DataDirectory, Options};
 use rephase::clock::{Clock, ManualClock};
+use rephase::contract::{Headers, Message, Topic};
 use rephase::domain::{Millis, RetryPolicy, Rules};
 use rephase::worker::{self, Faults};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// How long a test waits for what has to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -305,4 +307,32 @@ pub fn run(mut command: Command) -> (i32, String, String) {
 
 pub fn kept(directory: &Path) -> DataDirectory {
     DataDirectory::Kept(directory.to_owned())
+}
+
+/// A `ClientBatchPipelineRequestV1` as the gateway of the full stack sends it.
+pub fn request_message(event_id: Uuid, batch: &str, user: &str, phase: &str, is_retry: bool) -> Message {
+    let topic = Topic::ClientBatchPipelineRequest;
+    let correlation_id = Uuid::new_v4();
+    let body = json!({
+        "event_id": event_id, "event_type": topic, "event_timestamp": "2026-03-02T08:30:00Z",
+        "source_service": "api_gateway_service", "schema_version": 1, "correlation_id": correlation_id,
+        "data_schema_uri": null, "metadata": null,
+        "data": { "batch_id": batch, "requested_pipeline": phase, "client_correlation_id": correlation_id,
+                  "user_id": user, "is_retry": is_retry, "retry_reason": "from the bus", "prompt_payload": null },
+    });
+    let headers = Some(Headers { event_id, trace_id: correlation_id });
+    Message { topic, key: batch.to_owned(), headers, body: body.to_string().into() }
+}
+
+/// Makes the record of `batch` unreadable in a store that nobody has open.
+pub fn damage(directory: &Path, batch: &str) {
+    let path = directory.join("store");
+    // The store's threads end a little later than the store.
+    let mut tries = std::iter::repeat_with(|| sled::open(&path)).take(1_000_000);
+    let database = tries.find_map(Result::ok).expect("it opens");
+    let tree = database.open_tree("rephase").expect("a tree");
+    let id: Uuid = batch.parse().expect("an id");
+    let key = [&b"b"[..], id.as_bytes()].concat();
+    assert!(tree.insert(key, b"damaged").expect("written").is_some(), "there is a record");
+    tree.flush().expect("flushed");
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 mod attempt;
 mod job;
+mod letter;
 mod message;
 
 use super::{Error, keys};
@@ -19,6 +20,7 @@ use crate::domain::{
 use attempt::{Runs, StoredError, StoredOrigin};
 pub(in crate::store) use attempt::{StoredAttempt, StoredLate};
 pub(in crate::store) use job::{StoredJob, StoredMember};
+pub(in crate::store) use letter::StoredLetter;
 pub use message::StoredAnswer;
 pub(in crate::store) use message::StoredMessage;
 
