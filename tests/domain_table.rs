@@ -8,12 +8,12 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::world::{
-    OWNER, START, STRANGER, World, batch_id, forced, new_essays, processed, prompt_ref, registration_request, request,
-    retry,
+    OWNER, START, STRANGER, World, batch_id, essay_id, forced, new_essays, processed, prompt_ref, provider_down,
+    registration_request, request, retry, retry_essays,
 };
 use rephase::contract::{BatchStatus, PipelineExecutionStatus as Status};
-use rephase::domain::step::{PhaseOutcome, Registration, RetryRequest};
-use rephase::domain::{Input, Phase, Rejected};
+use rephase::domain::step::{PhaseOutcome, Registration, RetryRequest, Selection};
+use rephase::domain::{Input, Phase, PhaseState, Rejected, RetryPolicy, Slot};
 use serde_json::json;
 
 use Phase::{CjAssessment, Nlp, Spellcheck};
@@ -29,24 +29,45 @@ enum State {
     Requested,
     Dispatched,
     InProgress,
+    /// It failed for a transient reason and waits for its next attempt by itself.
+    BackingOff,
     Succeeded,
+    /// The essay in slot 0 came out, the one in slot 1 failed.
     PartiallySucceeded,
     Failed,
+    Cancelled,
     SkippedDependency,
 }
 
-const STATES: [State; 10] = [
+/// How many columns there are.
+const COLUMNS: usize = 12;
+
+const STATES: [State; COLUMNS] = [
     State::NoPipeline,
     State::NeverRequested,
     State::PendingDependencies,
     State::Requested,
     State::Dispatched,
     State::InProgress,
+    State::BackingOff,
     State::Succeeded,
     State::PartiallySucceeded,
     State::Failed,
+    State::Cancelled,
     State::SkippedDependency,
 ];
+
+/// How long nlp waits where it waits for its next attempt: long enough for messages that come before its time.
+const WAIT_MS: u64 = 60_000;
+
+fn cancel(by: &str) -> Input {
+    Input::Cancel { by: by.to_owned(), reason: "wrong class".to_owned() }
+}
+
+/// Later than every deadline and every wait.
+fn much_later(world: &mut World) {
+    world.now = world.now.plus(3_600_000);
+}
 
 /// A batch whose nlp is in this state, and the status that shows it.
 fn world_in(state: State) -> (World, Option<Status>) {
@@ -72,6 +93,18 @@ fn world_in(state: State) -> (World, Option<Status>) {
             world.apply(Input::PhaseStarted { phase: Nlp, attempt: 1 });
             (world, Some(Status::InProgress))
         }
+        State::BackingOff => {
+            let mut world = spellchecked();
+            world.rules.retry[Nlp.index()] = RetryPolicy::default();
+            let outcome = PhaseOutcome {
+                error: Some(provider_down()),
+                retry_after_ms: Some(WAIT_MS),
+                ..world.outcome(Nlp, BatchStatus::FailedCritically, &[])
+            };
+            world.apply(Input::PhaseOutcome(outcome));
+            assert!(matches!(world.record(Nlp).state, PhaseState::BackingOff { .. }), "it does not wait");
+            (world, Some(Status::InProgress))
+        }
         State::Succeeded => (World::completed(2, Nlp), Some(Status::CompletedSuccessfully)),
         State::PartiallySucceeded => {
             let mut world = spellchecked();
@@ -82,6 +115,11 @@ fn world_in(state: State) -> (World, Option<Status>) {
             let mut world = spellchecked();
             world.fail(Nlp);
             (world, Some(Status::Failed))
+        }
+        State::Cancelled => {
+            let mut world = spellchecked();
+            world.apply(cancel(OWNER));
+            (world, Some(Status::Cancelled))
         }
         State::SkippedDependency => {
             let mut world = World::running(2, Nlp);
@@ -124,19 +162,19 @@ fn answer(state: State, prepare: impl Fn(&mut World), input: impl Fn(&World) -> 
 }
 
 /// One row: the answer to `input` in each of [`STATES`].
-fn row(what: &str, input: impl Fn(&World) -> Input, expected: [Answer; 10]) {
+fn row(what: &str, input: impl Fn(&World) -> Input, expected: [Answer; COLUMNS]) {
     row_after(|_| (), what, input, expected);
 }
 
 /// The same, after something else.
-fn row_after(prepare: impl Fn(&mut World), what: &str, input: impl Fn(&World) -> Input, expected: [Answer; 10]) {
+fn row_after(prepare: impl Fn(&mut World), what: &str, input: impl Fn(&World) -> Input, expected: [Answer; COLUMNS]) {
     for (state, expected) in STATES.into_iter().zip(expected) {
         assert_eq!(answer(state, &prepare, &input), expected, "{what} while nlp is {state:?}");
     }
 }
 
 /// The same answer whatever the state.
-fn always(answer: &Answer) -> [Answer; 10] {
+fn always(answer: &Answer) -> [Answer; COLUMNS] {
     std::array::from_fn(|_| answer.clone())
 }
 
@@ -145,6 +183,7 @@ const fn running(status: Status) -> Answer {
 }
 
 const STALE: Answer = No(Rejected::StaleAttempt { phase: Nlp });
+const COMPLETED: Answer = No(Rejected::AlreadyCompleted { phase: Nlp });
 const ACTIVE: Answer = No(Rejected::PipelineActive);
 const DISPATCHED: Answer = Now(Some(Status::DispatchInitiated));
 const SPELLCHECK_FAILED: Answer =
@@ -186,33 +225,148 @@ fn a_pipeline_request() {
             ACTIVE,
             ACTIVE,
             ACTIVE,
+            ACTIVE,
             Now(Some(Status::CompletedSuccessfully)),
             Now(Some(Status::CompletedWithPartialSuccess)),
+            DISPATCHED,
             DISPATCHED,
             Now(Some(Status::PendingDependencies)),
         ],
     );
 }
 
+/// The answers to a retry that differ only where nlp had come to something: while it waits for its next attempt,
+/// succeeded, partially succeeded, failed, was cancelled.
+fn retried([backing_off, succeeded, partially, failed, cancelled]: [Answer; 5]) -> [Answer; COLUMNS] {
+    [
+        No(Rejected::NoPipelineState),
+        No(Rejected::PhaseNeverRequested { phase: Nlp }),
+        running(Status::PendingDependencies),
+        running(Status::RequestedByUser),
+        running(Status::DispatchInitiated),
+        running(Status::InProgress),
+        backing_off,
+        succeeded,
+        partially,
+        failed,
+        cancelled,
+        SPELLCHECK_FAILED,
+    ]
+}
+
 #[test]
 fn a_retry() {
-    let refused_in_flight = |succeeded: Answer| {
-        [
-            No(Rejected::NoPipelineState),
-            No(Rejected::PhaseNeverRequested { phase: Nlp }),
-            running(Status::PendingDependencies),
-            running(Status::RequestedByUser),
-            running(Status::DispatchInitiated),
-            running(Status::InProgress),
-            succeeded,
-            DISPATCHED,
-            DISPATCHED,
-            SPELLCHECK_FAILED,
-        ]
+    let unforced = || retried([DISPATCHED, COMPLETED, DISPATCHED, DISPATCHED, DISPATCHED]);
+    let by_force = || retried([DISPATCHED; 5]);
+    row("RetryPhase", |_| Input::RetryPhase(retry(Nlp)), unforced());
+    row("RetryPhase by force", |_| forced(retry(Nlp)), by_force());
+    let downstream = || RetryRequest { downstream: true, ..retry(Nlp) };
+    row("RetryPhase downstream", |_| Input::RetryPhase(downstream()), unforced());
+    row("RetryPhase downstream by force", |_| forced(downstream()), by_force());
+}
+
+#[test]
+fn a_retry_of_single_essays() {
+    let named = |slots: &'static [Slot]| move |_: &World| Input::RetryPhase(retry_essays(Nlp, slots));
+    let named_by_force = |slots: &'static [Slot]| move |_: &World| forced(retry_essays(Nlp, slots));
+    let mends = || retried([DISPATCHED, COMPLETED, DISPATCHED, DISPATCHED, DISPATCHED]);
+    let touches = || retried([DISPATCHED, COMPLETED, COMPLETED, DISPATCHED, DISPATCHED]);
+    row("RetryPhase of what did not come out of a partial success", named(&[1]), mends());
+    row("RetryPhase of what did", named(&[0]), touches());
+    row("RetryPhase of both", named(&[1, 0, 1]), touches());
+    for slots in [&[0][..], &[1], &[0, 1]] {
+        row("RetryPhase of essays by force", named_by_force(slots), retried([DISPATCHED; 5]));
+    }
+    let by_ids = |essay_ids: &[String]| {
+        let selection = Selection::Essays(essay_ids.to_vec());
+        move |_: &World| forced(RetryRequest { selection: selection.clone(), ..retry(Nlp) })
     };
-    let completed = No(Rejected::AlreadyCompleted { phase: Nlp });
-    row("RetryPhase", |_| Input::RetryPhase(retry(Nlp)), refused_in_flight(completed));
-    row("RetryPhase by force", |_| forced(retry(Nlp)), refused_in_flight(DISPATCHED));
+    row("RetryPhase of no essay", by_ids(&[]), always(&No(Rejected::NoEssays)));
+    let unknown = No(Rejected::UnknownEssay { essay_id: essay_id(2) });
+    row("RetryPhase of an unknown essay", by_ids(&[essay_id(0), essay_id(2)]), always(&unknown));
+}
+
+#[test]
+fn a_retry_of_what_failed() {
+    let none = No(Rejected::NothingFailed { phase: Nlp });
+    let expected = || retried([DISPATCHED, none.clone(), DISPATCHED, DISPATCHED, DISPATCHED]);
+    let failed = |phase: Phase| RetryRequest { selection: Selection::Failed, ..retry(phase) };
+    row("RetryPhase of what failed", move |_| Input::RetryPhase(failed(Nlp)), expected());
+    row("RetryPhase of what failed, by force", move |_| forced(failed(Nlp)), expected());
+    let downstream = move |_: &World| Input::RetryPhase(RetryRequest { downstream: true, ..failed(Nlp) });
+    row("RetryPhase of what failed, downstream", downstream, expected());
+
+    let whole_only = No(Rejected::WholeBatchOnly { phase: CjAssessment });
+    row("RetryPhase of what failed in cj_assessment", move |_| forced(failed(CjAssessment)), always(&whole_only));
+    let named = |_: &World| forced(retry_essays(CjAssessment, &[0, 1]));
+    row("RetryPhase of essays in cj_assessment", named, always(&whole_only));
+}
+
+#[test]
+fn a_retry_while_another_phase_runs() {
+    // Where nothing runs, cj_assessment does then. It needs spellcheck, which runs first where it has not completed.
+    let waits = Now(Some(Status::RequestedByUser));
+    let never = No(Rejected::PhaseNeverRequested { phase: Nlp });
+    let spellcheck_runs =
+        No(Rejected::DependencyMissing { phase: Nlp, dependency: Spellcheck, status: Status::DispatchInitiated });
+    let expected = [
+        never.clone(),
+        never,
+        running(Status::PendingDependencies),
+        running(Status::RequestedByUser),
+        running(Status::DispatchInitiated),
+        running(Status::InProgress),
+        DISPATCHED,
+        waits.clone(),
+        waits.clone(),
+        waits.clone(),
+        waits,
+        spellcheck_runs,
+    ];
+    row_after(run_another, "RetryPhase by force while another runs", |_| forced(retry(Nlp)), expected);
+}
+
+/// Lets another phase of the batch run, where none does.
+fn run_another(world: &mut World) {
+    if world.batch().run.is_none() {
+        world.apply(request(CjAssessment));
+    }
+}
+
+#[test]
+fn a_cancellation() {
+    let cancelled = Now(Some(Status::Cancelled));
+    let nothing = No(Rejected::NothingToCancel);
+    let expected = [
+        nothing.clone(),
+        nothing.clone(),
+        cancelled.clone(),
+        cancelled.clone(),
+        cancelled.clone(),
+        cancelled.clone(),
+        cancelled.clone(),
+        nothing.clone(),
+        nothing.clone(),
+        nothing.clone(),
+        nothing.clone(),
+        nothing,
+    ];
+    row("Cancel", |_| cancel(OWNER), expected);
+    let of_another = [
+        Now(None),
+        Now(None),
+        cancelled.clone(),
+        cancelled.clone(),
+        cancelled.clone(),
+        cancelled.clone(),
+        cancelled.clone(),
+        Now(Some(Status::CompletedSuccessfully)),
+        Now(Some(Status::CompletedWithPartialSuccess)),
+        Now(Some(Status::Failed)),
+        cancelled,
+        Now(Some(Status::SkippedDueToDependencyFailure)),
+    ];
+    row_after(run_another, "Cancel while another phase runs", |_| cancel(OWNER), of_another);
 }
 
 #[test]
@@ -222,12 +376,17 @@ fn what_a_stranger_asks() {
     row("ProvideEssays", |_| Input::ProvideEssays { by: by(), essays: new_essays(2..3) }, no.clone());
     row("AmendPrompt", |_| Input::AmendPrompt { by: by(), student_prompt_ref: prompt_ref() }, no.clone());
     row("RequestPipeline", |_| Input::RequestPipeline { by: by(), last: Nlp, prompt: None }, no.clone());
-    row("RetryPhase", |_| forced(RetryRequest { by: by(), ..retry(Nlp) }), no);
+    row("RetryPhase", |_| forced(RetryRequest { by: by(), ..retry(Nlp) }), no.clone());
+    let essays = |_: &World| forced(RetryRequest { by: by(), downstream: true, ..retry_essays(Nlp, &[9]) });
+    row("RetryPhase of single essays", essays, no.clone());
+    let failed = |_: &World| forced(RetryRequest { by: by(), selection: Selection::Failed, ..retry(Nlp) });
+    row("RetryPhase of what failed", failed, no.clone());
+    row("Cancel", |_| cancel(STRANGER), no);
 }
 
 /// Only what is in flight can start, end or be late; everything else is about an attempt that is over or yet to come.
-fn only_in_flight(dispatched: Answer, in_progress: Answer) -> [Answer; 10] {
-    [STALE, STALE, STALE, STALE, dispatched, in_progress, STALE, STALE, STALE, STALE]
+fn only_in_flight(dispatched: Answer, in_progress: Answer) -> [Answer; COLUMNS] {
+    [STALE, STALE, STALE, STALE, dispatched, in_progress, STALE, STALE, STALE, STALE, STALE, STALE]
 }
 
 #[test]
@@ -269,9 +428,19 @@ fn an_outcome() {
 fn a_deadline() {
     let failed = || Now(Some(Status::Failed));
     let expired = |world: &World| Input::DeadlineExpired { phase: Nlp, attempt: newest(world) };
-    let in_time = |world: &mut World| world.now = world.now.plus(3_600_000);
-    row_after(in_time, "DeadlineExpired", expired, only_in_flight(failed(), failed()));
+    row_after(much_later, "DeadlineExpired", expired, only_in_flight(failed(), failed()));
     row("DeadlineExpired before the deadline", expired, always(&STALE));
     let of_another = |world: &World| Input::DeadlineExpired { phase: Nlp, attempt: newest(world) + 1 };
-    row_after(in_time, "DeadlineExpired of another attempt", of_another, always(&STALE));
+    row_after(much_later, "DeadlineExpired of another attempt", of_another, always(&STALE));
+}
+
+#[test]
+fn the_end_of_a_wait() {
+    let due = |world: &World| Input::RetryDue { phase: Nlp, attempt: newest(world) };
+    let mut expected = always(&STALE);
+    row("RetryDue before its time", due, expected.clone());
+    let of_another = |world: &World| Input::RetryDue { phase: Nlp, attempt: newest(world) + 1 };
+    row_after(much_later, "RetryDue of another attempt", of_another, expected.clone());
+    expected[State::BackingOff as usize] = DISPATCHED;
+    row_after(much_later, "RetryDue", due, expected);
 }
