@@ -4,7 +4,9 @@ mod harness;
 
 use std::time::Instant;
 
-use harness::{Answer, Client, OWNER, PATIENCE, Server, Setup, damage, kept, phase_status, request_message};
+use harness::{
+    Answer, Client, OWNER, PATIENCE, Server, Setup, damage, kept, outcome_message, phase_status, request_message,
+};
 use rephase::contract::{Message, Topic};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -184,7 +186,7 @@ async fn what_is_late_is_on_record_with_its_attempt_and_is_no_letter() {
     client.pipeline(&batch, "spellcheck").await;
     client.until_phase(&batch, "spellcheck", "in_progress").await;
     client.post(&format!("/v1/batches/{batch}/cancel"), json!({})).await;
-    server.clock.advance(1_000);
+    server.app.engine().publish(outcome_message(&batch, "spellcheck", 1)).await.expect("published");
     let path = format!("/v1/batches/{batch}/phases/spellcheck/attempts");
     let began = Instant::now();
     while client.get(&path).await.json()["late_outcomes"] == json!([]) {

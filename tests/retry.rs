@@ -5,7 +5,7 @@ mod harness;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use harness::{Client, OWNER, PATIENCE, Server, phase_status, request_message};
+use harness::{Client, OWNER, PATIENCE, Server, outcome_message, phase_status, request_message};
 use rephase::contract::{Message, Topic};
 use rephase::domain::Rules;
 use serde_json::{Value, json};
@@ -241,7 +241,7 @@ async fn pipeline_requests_with_is_retry_over_http_are_retries() {
 }
 
 #[tokio::test]
-async fn a_cancelled_pipeline_stops_and_what_its_workers_bring_comes_too_late() {
+async fn a_cancelled_pipeline_stops_and_what_somebody_brings_comes_too_late() {
     let server = &Server::with_stuck_workers().await;
     let client = &server.client;
     let batch = client.ready_batch(1).await;
@@ -255,7 +255,7 @@ async fn a_cancelled_pipeline_stops_and_what_its_workers_bring_comes_too_late() 
     assert_eq!((&status["status"], phase_status(&status, "nlp")), (&json!("cancelled"), "cancelled"));
     assert_eq!(client.post(&path, json!({})).await.status, 409);
 
-    server.clock.advance(1_000);
+    server.app.engine().publish(outcome_message(&batch, "spellcheck", 1)).await.expect("published");
     until_refused(server, 1).await;
     assert_eq!(client.status(&batch).await, status, "an outcome that came too late had an effect");
     let listed = client.get(&format!("/v1/batches/{batch}/phases/spellcheck/attempts")).await.json();
@@ -267,6 +267,8 @@ async fn a_cancelled_pipeline_stops_and_what_its_workers_bring_comes_too_late() 
     client.until_phase(&batch, "spellcheck", "in_progress").await;
     server.clock.advance(1_000);
     client.until_phase(&batch, "spellcheck", "completed_successfully").await;
+    let listed = client.get(&format!("/v1/batches/{batch}/phases/spellcheck/attempts")).await.json();
+    assert_eq!(listed["late_outcomes"].as_array().map(Vec::len), Some(1), "its worker was told and brought nothing");
 }
 
 #[tokio::test]

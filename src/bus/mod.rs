@@ -18,6 +18,7 @@ pub use delivery::Delivery;
 
 use crate::clock::Clock;
 use crate::contract::{Group, Message};
+use crate::domain::{BatchId, Phase};
 use delivery::Returned;
 
 /// How the bus behaves.
@@ -55,6 +56,18 @@ pub enum Error {
 pub struct Bus {
     lanes: [Lane; Group::ALL.len()],
     watchers: broadcast::Sender<Message>,
+    recalls: broadcast::Sender<Recall>,
+}
+
+/// An attempt that nobody waits for any more. Whoever works on it may stop; what comes of it all the same is too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recall {
+    /// Its batch.
+    pub batch: BatchId,
+    /// Its phase.
+    pub phase: Phase,
+    /// Its number.
+    pub attempt: u32,
 }
 
 /// What belongs to one group.
@@ -89,7 +102,11 @@ impl Bus {
             tasks.spawn(async move { stop.run_until_cancelled(redelivery.run()).await });
             Lane { group, sender, subscription: Mutex::new(Some(Subscription { receiver })), returns }
         };
-        Self { lanes: Group::ALL.map(lane), watchers: broadcast::Sender::new(WATCH_CAPACITY) }
+        Self {
+            lanes: Group::ALL.map(lane),
+            watchers: broadcast::Sender::new(WATCH_CAPACITY),
+            recalls: broadcast::Sender::new(WATCH_CAPACITY),
+        }
     }
 
     fn lane(&self, group: Group) -> &Lane {
@@ -129,6 +146,18 @@ impl Bus {
     pub fn show(&self, message: Message) {
         // Nobody watching is no failure.
         let _ = self.watchers.send(message);
+    }
+
+    /// Tells whoever works on an attempt that nobody waits for it any more.
+    pub fn recall(&self, recall: Recall) {
+        // Nobody working on anything is no failure.
+        let _ = self.recalls.send(recall);
+    }
+
+    /// Hears of every recall from now on. One that is missed costs work and nothing else.
+    #[must_use]
+    pub fn recalls(&self) -> broadcast::Receiver<Recall> {
+        self.recalls.subscribe()
     }
 
     /// Watches every message that is published from now on. A watcher that falls behind misses some, and is told.

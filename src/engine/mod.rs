@@ -222,7 +222,7 @@ impl Engine {
                 store.clone(),
                 clock.clone(),
                 (options.rules.clone(), up_since),
-                timers.clone(),
+                (timers.clone(), Arc::clone(&bus)),
                 Arc::clone(&counters),
             );
             let failed = failed.clone().drop_guard();

@@ -16,6 +16,7 @@ use super::once::{KEPT_MS, Once, RequestKey, Reservation};
 use super::request::{Cause, Claim, Kept, Question, Reader, Request, Settlement, StepReply, StepRequest};
 use super::timers::Timers;
 use super::{Counters, Error, Submission, publish};
+use crate::bus::{Bus, Recall};
 use crate::clock::Clock;
 use crate::contract::Group;
 use crate::contract::idempotency::{self, Key};
@@ -34,6 +35,7 @@ pub(super) struct Partition {
     up_since: Millis,
     rules: Rules,
     timers: Timers,
+    bus: Arc<Bus>,
     counters: Arc<Counters>,
     cache: Cache,
     /// Keys in the state `processing`, with when that ends. They live in memory: the only one who could hold such a key
@@ -48,6 +50,7 @@ struct Round {
     records: HashMap<BatchId, Arc<Batch>>,
     completed: HashSet<(Group, Key)>,
     due: Vec<Millis>,
+    recalls: Vec<Recall>,
     /// Keys of requests whose change is not durable yet.
     reservations: Vec<Reservation>,
     answers: Vec<Answer>,
@@ -64,10 +67,11 @@ impl Partition {
         store: Store,
         clock: Clock,
         (rules, up_since): (Rules, Millis),
-        timers: Timers,
+        (timers, bus): (Timers, Arc<Bus>),
         counters: Arc<Counters>,
     ) -> Self {
-        Self { store, clock, up_since, rules, timers, counters, cache: Cache::new(), claims: HashMap::new() }
+        let (cache, claims) = (Cache::new(), HashMap::new());
+        Self { store, clock, up_since, rules, timers, bus, counters, cache, claims }
     }
 
     /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
@@ -215,7 +219,7 @@ impl Partition {
         }
         // Built apart, so that a step whose effects cannot be encoded leaves nothing in the round.
         let mut commit = Commit::new();
-        let mut due = Vec::new();
+        let (mut due, mut recalls) = (Vec::new(), Vec::new());
         commit.put_batch(old.as_deref(), &batch)?;
         for (number, effect) in effects.into_iter().enumerate() {
             match effect {
@@ -226,12 +230,14 @@ impl Partition {
                     due.push(timer.due);
                 }
                 Effect::DisarmTimer(timer) => commit.disarm_timer(id, timer),
+                Effect::Recall { phase, attempt } => recalls.push(Recall { batch: id, phase, attempt }),
             }
         }
         let batch = Arc::new(batch);
         let reply = self.reply(&mut commit, &mut round.reservations, Arc::clone(&batch), once)?;
         round.commit.append(commit);
         round.due.append(&mut due);
+        round.recalls.append(&mut recalls);
         round.records.insert(id, batch);
         Ok(Ok(reply))
     }
@@ -383,7 +389,7 @@ impl Partition {
 
     /// Commits the round, and then, and only then, answers.
     fn finish(&mut self, round: Round) -> Result<(), Error> {
-        let Round { commit, records, completed: _, due, reservations, answers, questions } = round;
+        let Round { commit, records, completed: _, due, recalls, reservations, answers, questions } = round;
         let committed = if commit.is_empty() { Ok(()) } else { self.store.commit_blocking(commit) };
         let committed = committed.map_err(Error::from);
         drop(reservations);
@@ -393,6 +399,9 @@ impl Partition {
             }
             for due in due {
                 self.timers.wake_at(due);
+            }
+            for recall in recalls {
+                self.bus.recall(recall);
             }
         }
         for answer in answers {

@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, broadcast};
 use uuid::Uuid;
 
 use super::faults::FaultRule;
 use super::{Options, spelling};
-use crate::bus::{Delivery, Subscription};
+use crate::bus::{Delivery, Recall, Subscription};
 use crate::contract::commands::CommandBase;
 use crate::contract::events::BatchPhaseOutcome;
 use crate::contract::{
@@ -141,8 +142,15 @@ async fn run(
     if latency_ms > 0 {
         // A worker that answers at once has nothing to report before.
         let started = Input::PhaseStarted { phase: task.phase, attempt: task.attempt };
+        let recalled = task.recalled(engine.bus().recalls());
         match engine.submit(task.batch, Submission::new(started, task.correlation_id)).await {
-            Ok(_) => engine.clock().sleep(latency_ms).await,
+            Ok(_) => tokio::select! {
+                () = engine.clock().sleep(latency_ms) => {}
+                () = recalled => {
+                    tracing::info!(batch = %task.batch, phase = %task.phase, "an attempt was recalled");
+                    return Ok((Vec::new(), Vec::new()));
+                }
+            },
             Err(Error::Rejected(rejected)) => {
                 tracing::info!(batch = %task.batch, phase = %task.phase, %rejected, "a command was out of date");
                 return Ok((Vec::new(), Vec::new()));
@@ -213,6 +221,20 @@ impl Task {
         }
         let essays = slots.into_iter().zip(command.data.essays_to_process).collect();
         Ok(Self { batch, phase, attempt: attempt.unwrap_or(1), correlation_id, command_id, essays })
+    }
+
+    /// Waits until nobody waits for this attempt any more, as far as that is heard.
+    fn recalled(&self, mut recalls: broadcast::Receiver<Recall>) -> impl Future<Output = ()> + use<> {
+        let this = Recall { batch: self.batch, phase: self.phase, attempt: self.attempt };
+        async move {
+            loop {
+                match recalls.recv().await {
+                    Ok(recall) if recall == this => return,
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        }
     }
 
     /// The outcome as a message. Its id is made of the command's, so that the same command always has the same outcome.

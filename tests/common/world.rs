@@ -277,6 +277,10 @@ impl World {
                 let armed = self.armed.iter().position(|armed| armed == timer);
                 self.armed.remove(armed.expect("only an armed timer is disarmed"));
             }
+            Effect::Recall { phase, attempt } => {
+                let last = self.ledger.get(phase).and_then(|attempts| attempts.last());
+                assert_eq!(last.map(|last| last.number), Some(*attempt), "only what has just ended is recalled");
+            }
         }
     }
 
@@ -386,7 +390,7 @@ pub fn published(effects: &[Effect]) -> Vec<&Outgoing> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Publish(outgoing) => Some(&**outgoing),
-            Effect::RecordAttempt { .. } | Effect::ArmTimer(_) | Effect::DisarmTimer(_) => None,
+            Effect::RecordAttempt { .. } | Effect::ArmTimer(_) | Effect::DisarmTimer(_) | Effect::Recall { .. } => None,
         })
         .collect()
 }
@@ -481,7 +485,7 @@ pub fn timers(effects: &[Effect]) -> (Vec<Timer>, Vec<Timer>) {
         match effect {
             Effect::ArmTimer(timer) => armed.push(*timer),
             Effect::DisarmTimer(timer) => disarmed.push(*timer),
-            Effect::Publish(_) | Effect::RecordAttempt { .. } => {}
+            Effect::Publish(_) | Effect::RecordAttempt { .. } | Effect::Recall { .. } => {}
         }
     }
     (armed, disarmed)
@@ -493,7 +497,7 @@ pub fn recorded(effects: &[Effect]) -> Vec<(Phase, u32)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::RecordAttempt { phase, attempt } => Some((*phase, attempt.number)),
-            Effect::Publish(_) | Effect::ArmTimer(_) | Effect::DisarmTimer(_) => None,
+            Effect::Publish(_) | Effect::ArmTimer(_) | Effect::DisarmTimer(_) | Effect::Recall { .. } => None,
         })
         .collect()
 }

@@ -324,6 +324,20 @@ pub fn request_message(event_id: Uuid, batch: &str, user: &str, phase: &str, is_
     Message { topic, key: batch.to_owned(), headers, body: body.to_string().into() }
 }
 
+/// An `ELSBatchPhaseOutcomeV1` of this attempt, in which nothing came out.
+pub fn outcome_message(batch: &str, phase: &str, attempt: u32) -> Message {
+    let topic = Topic::ElsBatchPhaseOutcome;
+    let event_id = Uuid::new_v4();
+    let body = json!({
+        "event_id": event_id, "event_type": topic, "event_timestamp": "2026-03-02T08:30:00Z",
+        "source_service": "essay_lifecycle_service", "schema_version": 1, "correlation_id": null,
+        "data_schema_uri": null, "metadata": { "attempt": attempt },
+        "data": { "event_name": "els.batch.phase.outcome", "batch_id": batch, "phase_name": phase,
+                  "phase_status": "failed_critically", "processed_essays": [], "failed_essay_ids": [] },
+    });
+    Message { topic, key: batch.to_owned(), headers: None, body: body.to_string().into() }
+}
+
 /// Makes the record of `batch` unreadable in a store that nobody has open.
 pub fn damage(directory: &Path, batch: &str) {
     let path = directory.join("store");

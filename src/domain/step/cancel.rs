@@ -40,7 +40,9 @@ impl Draft<'_> {
                 let (attempt, due) = (Arc::clone(attempt), *deadline);
                 let timer = Timer { kind: TimerKind::Deadline, due, phase, attempt: attempt.number };
                 self.effects.push(Effect::DisarmTimer(timer));
-                Some(self.end_cancelled(phase, attempt, note))
+                let attempt = self.end_cancelled(phase, attempt, note);
+                self.effects.push(Effect::Recall { phase, attempt: attempt.number });
+                Some(attempt)
             }
             Some(PhaseState::BackingOff { attempt, again_at, .. }) => {
                 let (attempt, due) = (Arc::clone(attempt), *again_at);

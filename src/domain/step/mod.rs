@@ -195,6 +195,13 @@ pub enum Effect {
     ArmTimer(Timer),
     /// Do not.
     DisarmTimer(Timer),
+    /// Tell whoever works on an attempt that nobody waits for it any more.
+    Recall {
+        /// Its phase.
+        phase: Phase,
+        /// Its number.
+        attempt: u32,
+    },
 }
 
 /// Something that is due at a time.
