@@ -1,6 +1,7 @@
 //! Composition: open, recover, serve, drain.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +15,7 @@ use crate::domain::Rules;
 use crate::engine::{self, Engine};
 use crate::http::{self, Gateway};
 use crate::store;
+pub use crate::store::Checked;
 use crate::worker;
 
 /// How long requests that are being served may take once the program is told to end.
@@ -128,6 +130,14 @@ impl App {
         }
         self.engine.shutdown().await;
     }
+}
+
+/// Checks the store in `directory`, which nobody may have open, and tells each violation as it is found.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn verify(directory: &Path, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Checked> {
+    Ok(store::verify(&store::Options::new(directory), tell)?)
 }
 
 fn serve(listener: TcpListener, gateway: Gateway, drain: CancellationToken) -> JoinHandle<std::io::Result<()>> {

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use harness::{Client, OWNER, PATIENCE, Process, Server, Setup, kept, phase_status, run, start_app};
+use harness::{Client, OWNER, PATIENCE, Process, Server, Setup, kept, phase_status, run, start_app, verify};
 use rephase::bus::Subscription;
 use rephase::clock::ManualClock;
 use rephase::contract::{Group, Headers, Message, Topic};
@@ -26,6 +26,7 @@ async fn a_phase_that_was_running_when_the_process_was_killed_completes_once() {
     assert_eq!(process.client.pipeline(&batch, "nlp").await.status, 202);
     process.client.until_phase(&batch, "spellcheck", "in_progress").await;
     process.kill();
+    verify(directory.path());
 
     let process = Process::serve(&["--data-dir", data, "--latency-ms", "0"]);
     let status = process.client.until_settled(&batch).await;
@@ -47,6 +48,7 @@ async fn what_was_answered_is_there_after_kill_9() {
         batches.push((process.client.ready_batch(essays).await, essays));
     }
     process.kill();
+    verify(directory.path());
     let process = Process::serve(&["--data-dir", data, "--latency-ms", "0"]);
     for (batch, essays) in batches {
         let status = process.client.status(&batch).await;
@@ -75,11 +77,13 @@ async fn sigterm_and_ctrl_c_end_it_with_0_and_nothing_is_lost() {
     process.client.until_phase(&batch, "spellcheck", "in_progress").await;
     process.signal("TERM");
     assert_eq!(process.wait().code(), Some(0));
+    verify(directory.path());
 
     let process = Process::serve(&["--data-dir", data, "--latency-ms", "0"]);
     assert_eq!(process.client.until_settled(&batch).await["status"], "completed_successfully");
     process.signal("INT");
     assert_eq!(process.wait().code(), Some(0));
+    verify(directory.path());
 }
 
 #[tokio::test]

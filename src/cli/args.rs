@@ -22,6 +22,8 @@ pub struct Arguments {
 pub enum Command {
     /// Serve the HTTP API, with simulated workers for every phase.
     Serve(ServeArguments),
+    /// Check the state of a stopped server. Exits with 1 where something is wrong, with 2 where it cannot be read.
+    Verify(VerifyArguments),
     /// Show a phase fail and be retried, with a sample class on a server of its own.
     Demo(DemoArguments),
 }
@@ -67,6 +69,17 @@ pub struct ServeArguments {
 
 /// The phases that a setting is about.
 type Phases = Vec<Phase>;
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Directory that keeps the state.
+    #[arg(long, value_name = "DIR", default_value = "rephase-data")]
+    pub(super) data_dir: PathBuf,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]

@@ -6,6 +6,9 @@ mod demo;
 mod serve;
 mod signals;
 mod timeline;
+mod verify;
+
+use std::process::ExitCode;
 
 pub use args::{Arguments, Command};
 
@@ -13,9 +16,10 @@ pub use args::{Arguments, Command};
 ///
 /// # Errors
 /// What a person should read on standard error before the program ends with 1.
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Serve(arguments) => serve::run(arguments).await,
-        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Serve(arguments) => serve::run(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Demo(arguments) => demo::run(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Verify(arguments) => verify::run(arguments).await,
     }
 }

@@ -4,6 +4,7 @@
 //! the input, effects go out as data. It knows the contract's types and nothing else of the program.
 
 mod attempt;
+mod audit;
 mod batch;
 mod dead_letter;
 mod errors;

@@ -272,6 +272,22 @@ impl PhaseState {
         }
     }
 
+    /// Whether the phase is to run and has not had its turn.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        match self {
+            Self::PendingDependencies { .. } | Self::Requested { .. } => true,
+            Self::Dispatched { .. }
+            | Self::InProgress { .. }
+            | Self::BackingOff { .. }
+            | Self::Succeeded { .. }
+            | Self::PartiallySucceeded { .. }
+            | Self::Failed { .. }
+            | Self::Cancelled { .. }
+            | Self::SkippedDependency { .. } => false,
+        }
+    }
+
     /// The attempt that a worker has or is about to get, with its deadline.
     #[must_use]
     pub const fn in_flight(&self) -> Option<(&Arc<Attempt>, Millis)> {

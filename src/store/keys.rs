@@ -32,6 +32,9 @@ use crate::domain::{BatchId, Facet, JobId, LetterId, Millis, Phase, Timer, Timer
 
 use super::{Error, Sequence};
 
+/// Every prefix there is.
+pub(super) const PREFIXES: &[u8] = b"fbderalokhxtijqmzw";
+
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const BATCHES: &[u8] = b"b";
 pub(super) const TIMERS: &[u8] = b"t";

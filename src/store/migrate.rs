@@ -12,7 +12,7 @@ use super::read::{self, failed};
 use super::{Error, keys};
 
 /// The format of a store made by this version.
-const FORMAT_VERSION: u32 = 2;
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// How many batches are migrated in one write.
 const BITE: usize = 256;

@@ -17,6 +17,7 @@ mod listing;
 mod migrate;
 mod read;
 mod stored;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ pub use commit::{Commit, Published};
 pub use listing::Listed;
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
 pub use stored::StoredAnswer;
+pub use verify::{Checked, verify};
 
 use commit::{Committer, Request};
 use disk::{DirectoryLock, Durability};
@@ -93,6 +95,14 @@ pub enum Error {
         /// The store's format.
         found: u32,
         /// The newest known here.
+        known: u32,
+    },
+    /// The store was written by an older version, and is only read here.
+    #[error("the store has format {found}, and this version's is {known}; `rephase serve` brings it up to that")]
+    OlderFormat {
+        /// The store's format.
+        found: u32,
+        /// This version's.
         known: u32,
     },
     /// A stored value is not what it should be.

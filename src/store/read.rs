@@ -201,7 +201,7 @@ fn require<T: serde::de::DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> Res
     get(tree, key)?.ok_or_else(|| Error::Corrupt("a part of a batch's record is missing".to_owned()))
 }
 
-fn decode_attempt(value: &[u8]) -> Result<Attempt, Error> {
+pub(super) fn decode_attempt(value: &[u8]) -> Result<Attempt, Error> {
     codec::decode::<StoredAttempt>(value)?.into_attempt()
 }
 

@@ -8,7 +8,7 @@ use rephase::contract::{BatchStatus, ErrorCode, EssayRef, PipelineExecutionStatu
 use rephase::domain::step::{Data, NewEssay, Outgoing, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{
     Attempt, Batch, BatchId, Category, Context, Effect, EssayResult, Input, Millis, Phase, PhaseError, PhaseRecord,
-    PhaseState, Rejected, RetryPolicy, Rules, Slot, Step, Timer, TimerKind, step,
+    Rejected, RetryPolicy, Rules, Slot, Step, Timer, step,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -248,18 +248,13 @@ impl World {
         for effect in &step.effects {
             self.carry_out(effect);
         }
-        let in_flight = self.in_flight().map(|phase| {
-            let (attempt, due) = self.record(phase).state.in_flight().expect("it is in flight");
-            Timer { kind: TimerKind::Deadline, due, phase, attempt: attempt.number }
-        });
-        let backing_off = self.batch().requested_phases().find_map(|(phase, record)| match &record.state {
-            PhaseState::BackingOff { attempt, again_at, .. } => {
-                Some(Timer { kind: TimerKind::Retry, due: *again_at, phase, attempt: attempt.number })
-            }
-            _ => None,
-        });
-        let expected: Vec<_> = in_flight.into_iter().chain(backing_off).collect();
-        assert_eq!(self.armed, expected, "exactly what is in flight has a deadline, and what waits its time");
+        let batch = self.batch();
+        assert_eq!(batch.violations(), [""; 0], "{batch:#?}");
+        for phase in Phase::ALL {
+            let ledger = self.ledger.get(&phase).map_or(&[][..], Vec::as_slice);
+            assert_eq!(batch.ledger_violations(phase, ledger), [""; 0], "{batch:#?}");
+        }
+        assert_eq!(self.armed, batch.timers(), "exactly what is in flight has a deadline, and what waits its time");
         Ok(step.effects)
     }
 

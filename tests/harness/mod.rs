@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rephase::app::{App, DataDirectory, Options};
+use rephase::app::{self, App, DataDirectory, Options};
 use rephase::clock::{Clock, ManualClock};
 use rephase::contract::{Headers, Message, Topic};
 use rephase::domain::{Millis, RetryPolicy, Rules};
@@ -219,7 +219,19 @@ impl Server {
     }
 }
 
+/// Starts a server inside the test. A store that is there has to be sound, whatever ended the server before.
 pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
+    if let DataDirectory::Kept(directory) = &setup.data
+        && directory.join("store/db").exists()
+        && !directory.join(DAMAGED).exists()
+    {
+        let mut found = Vec::new();
+        match app::verify(directory, &mut |said| found.push(said.to_owned())) {
+            Ok(_) => assert_eq!(found, [""; 0]),
+            // It is about to be brought up to date.
+            Err(error) => assert!(error.to_string().contains("brings it up"), "{error}"),
+        }
+    }
     let workers = worker::Options {
         latency_ms: setup.latency_ms,
         seed: 0,
@@ -338,14 +350,35 @@ pub fn outcome_message(batch: &str, phase: &str, attempt: u32) -> Message {
     Message { topic, key: batch.to_owned(), headers: None, body: body.to_string().into() }
 }
 
-/// Makes the record of `batch` unreadable in a store that nobody has open.
-pub fn damage(directory: &Path, batch: &str) {
+/// What is wrong with a store that nobody has open.
+pub fn violations(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let checked = app::verify(directory, &mut |said| found.push(said.to_owned())).expect("it can be read");
+    assert_eq!(usize::try_from(checked.violations), Ok(found.len()));
+    found
+}
+
+/// A store that nobody has open must be sound.
+pub fn verify(directory: &Path) {
+    assert_eq!(violations(directory), [""; 0]);
+}
+
+/// The database below a store that nobody has open.
+pub fn database(directory: &Path) -> sled::Db {
     let path = directory.join("store");
     // The store's threads end a little later than the store.
     let mut tries = std::iter::repeat_with(|| sled::open(&path)).take(1_000_000);
-    let database = tries.find_map(Result::ok).expect("it opens");
-    let tree = database.open_tree("rephase").expect("a tree");
+    tries.find_map(Result::ok).expect("it opens")
+}
+
+/// Lies beside a store that a test has damaged.
+const DAMAGED: &str = "damaged-on-purpose";
+
+/// Makes the record of `batch` unreadable in a store that nobody has open.
+pub fn damage(directory: &Path, batch: &str) {
+    let tree = database(directory).open_tree("rephase").expect("a tree");
     let id: Uuid = batch.parse().expect("an id");
+    std::fs::write(directory.join(DAMAGED), "").expect("written");
     let key = [&b"b"[..], id.as_bytes()].concat();
     assert!(tree.insert(key, b"damaged").expect("written").is_some(), "there is a record");
     tree.flush().expect("flushed");

@@ -1,0 +1,196 @@
+//! The checker: reads a store that nobody has open, and says what is not as it should be. Nothing is written.
+//!
+//! Every key has a known shape and every value decodes; records are legal, with their ledgers; timers, listings and
+//! expiries are exactly those that the records ask for; nothing belongs to a batch that is not there.
+
+mod indexes;
+mod queues;
+
+use super::disk::DirectoryLock;
+use super::migrate::FORMAT_VERSION;
+use super::read::{self, decode_attempt, failed};
+use super::stored::StoredLate;
+use super::{Error, Options, codec, damaged, keys, open_unlocked};
+use crate::domain::{Batch, Phase};
+
+/// What was checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Batches.
+    pub batches: u64,
+    /// Attempts that have ended.
+    pub attempts: u64,
+    /// Messages that wait for a consumer.
+    pub messages: u64,
+    /// Idempotency keys, of messages and of requests.
+    pub keys: u64,
+    /// Timers.
+    pub timers: u64,
+    /// Bulk retries.
+    pub jobs: u64,
+    /// Dead letters.
+    pub letters: u64,
+    /// Texts.
+    pub contents: u64,
+    /// What is wrong.
+    pub violations: u64,
+}
+
+/// Checks the store in its directory, and tells each violation as it is found.
+///
+/// # Errors
+/// Where the store cannot be opened, or is of another format than this version's.
+pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, Error> {
+    let path = options.directory.join("store");
+    if !path.join("db").is_file() {
+        let reason = "there is no store in it".to_owned();
+        return Err(Error::Directory { directory: options.directory.clone(), reason });
+    }
+    let _lock = DirectoryLock::acquire(&options.directory)?;
+    let config = sled::Config::new().path(&path).cache_capacity(options.cache_bytes).flush_every_ms(None);
+    let database = open_unlocked(&config).map_err(|error| damaged(&options.directory, &error))?;
+    let tree = database.open_tree("rephase").map_err(failed)?;
+    let contents = database.open_tree("contents").map_err(failed)?;
+    match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
+        Some(Ok(FORMAT_VERSION)) => {}
+        Some(Ok(found)) if found > FORMAT_VERSION => {
+            return Err(Error::NewerFormat { found, known: FORMAT_VERSION });
+        }
+        Some(Ok(found)) => return Err(Error::OlderFormat { found, known: FORMAT_VERSION }),
+        Some(Err(_)) | None => return Err(Error::Corrupt("the format version of the store".to_owned())),
+    }
+    let mut check = Check { tree, contents, tell, checked: Checked::default(), timers: 0, listed: 0 };
+    check.every_batch()?;
+    check.what_belongs_to_batches()?;
+    check.outbox()?;
+    check.timers()?;
+    check.listings()?;
+    check.expiries()?;
+    check.jobs()?;
+    check.letters()?;
+    check.contents()?;
+    Ok(check.checked)
+}
+
+struct Check<'a> {
+    tree: sled::Tree,
+    contents: sled::Tree,
+    tell: &'a mut dyn FnMut(&str),
+    checked: Checked,
+    /// Timers and listing entries that the records ask for and that are there.
+    timers: u64,
+    listed: u64,
+}
+
+type Entry = (sled::IVec, sled::IVec);
+
+impl Check<'_> {
+    fn violation(&mut self, said: &str) {
+        self.checked.violations += 1;
+        (self.tell)(said);
+    }
+
+    /// Notes what is wrong with `result`, and gives what is right.
+    fn sound<T>(&mut self, what: &str, result: Result<T, Error>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.violation(&format!("{what}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn entries(&self, prefix: &[u8]) -> impl Iterator<Item = Result<Entry, Error>> + use<> {
+        self.tree.scan_prefix(prefix).map(|entry| entry.map_err(failed))
+    }
+
+    fn has(&self, key: &[u8]) -> Result<bool, Error> {
+        self.tree.contains_key(key).map_err(failed)
+    }
+
+    fn every_batch(&mut self) -> Result<(), Error> {
+        for entry in self.entries(keys::BATCHES) {
+            let (key, _) = entry?;
+            let Some(id) = self.sound(&shown(&key), keys::batch_of(&key)) else { continue };
+            self.checked.batches += 1;
+            let batch = read::batch(&self.tree, id);
+            if let Some(Some(batch)) = self.sound(&format!("batch {id}"), batch) {
+                self.batch(&batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self, batch: &Batch) -> Result<(), Error> {
+        let id = batch.id;
+        for said in batch.violations() {
+            self.violation(&format!("batch {id}: {said}"));
+        }
+        for phase in Phase::ALL {
+            let mut ledger = Vec::new();
+            for entry in self.entries(&keys::attempts(id, phase)) {
+                let (key, value) = entry?;
+                self.checked.attempts += 1;
+                let Some(attempt) = self.sound(&shown(&key), decode_attempt(&value)) else { continue };
+                if key != keys::attempt(id, phase, attempt.number) {
+                    self.violation(&format!("batch {id}: an attempt at {phase} lies under another number"));
+                }
+                ledger.push(attempt);
+            }
+            for said in batch.ledger_violations(phase, &ledger) {
+                self.violation(&format!("batch {id}: {said}"));
+            }
+        }
+        for timer in batch.timers() {
+            if self.has(&keys::timer(id, timer))? {
+                self.timers += 1;
+            } else {
+                self.violation(&format!("batch {id}: {} is in flight and has no timer", timer.phase));
+            }
+        }
+        let (owner, registered_at) = (&batch.details.user_id, batch.details.registered_at);
+        for facet in batch.facets() {
+            if self.has(&keys::listed(&keys::listing(owner, facet), registered_at, id))? {
+                self.listed += 1;
+            } else {
+                self.violation(&format!("batch {id} is not listed under {facet:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Parts of records, attempts and late outcomes: each of a batch that is there.
+    fn what_belongs_to_batches(&mut self) -> Result<(), Error> {
+        for (prefix, length) in [(b"d", 17), (b"e", 17), (b"r", 18), (b"a", 22), (b"l", 34)] {
+            for entry in self.entries(prefix) {
+                let (key, value) = entry?;
+                if key.len() != length {
+                    self.violation(&format!("{}: its key has the wrong length", shown(&key)));
+                    continue;
+                }
+                let owner = [keys::BATCHES, &key[1..17]].concat();
+                if !self.has(&owner)? {
+                    self.violation(&format!("{}: it belongs to a batch that is not there", shown(&key)));
+                }
+                if prefix == b"l" {
+                    let late = codec::decode::<StoredLate>(&value).and_then(StoredLate::into_late);
+                    self.sound(&shown(&key), late);
+                }
+            }
+        }
+        for entry in &self.tree {
+            let (key, _) = entry.map_err(failed)?;
+            if !key.first().is_some_and(|prefix| keys::PREFIXES.contains(prefix)) {
+                self.violation(&format!("{}: nothing is stored under such keys", shown(&key)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key, for people who look for it.
+fn shown(key: &[u8]) -> String {
+    let (prefix, rest) = key.split_at(key.len().min(1));
+    format!("key {}:{}", String::from_utf8_lossy(prefix), hex::encode(rest))
+}

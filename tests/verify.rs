@@ -1,0 +1,186 @@
+//! The checker: a store in the middle of everything is sound, and each kind of damage is found and named.
+
+mod harness;
+
+use std::path::Path;
+use std::process::Command;
+
+use harness::{Server, Setup, database, kept, request_message, run, verify, violations};
+use rephase::domain::Rules;
+use serde_json::json;
+use uuid::Uuid;
+
+/// A store with something of everything: what failed, runs, waits and was cancelled, a bulk retry in its middle, a
+/// dead letter, keys.
+async fn fill(directory: &Path) {
+    let faults = json!([
+        { "phase": "nlp", "attempts": [1], "essays": [0], "error_code": "NLP_SERVICE_ERROR", "category": "permanent" },
+        { "phase": "cj_assessment", "error_code": "TIMEOUT", "retry_after_ms": 60_000 },
+        { "phase": "ai_feedback", "delay_ms": 60_000 },
+    ]);
+    let setup = Setup { data: kept(directory), faults, rules: Rules::default(), ..Setup::default() };
+    let server = Server::start(setup).await;
+    let client = &server.client;
+    client.registered_batch(2).await;
+    let mut batches = Vec::new();
+    for pipeline in ["nlp", "nlp", "nlp", "cj_assessment", "ai_feedback", "ai_feedback"] {
+        let batch = client.ready_batch(2).await;
+        client.pipeline(&batch, pipeline).await;
+        batches.push((batch, pipeline));
+    }
+    for (batch, pipeline) in &batches {
+        let wanted = if *pipeline == "nlp" { "completed_with_partial_success" } else { "in_progress" };
+        client.until_phase(batch, pipeline, wanted).await;
+    }
+    client.post(&format!("/v1/batches/{}/cancel", batches[5].0), json!({})).await;
+    client.retry(&batches[0].0, json!({ "phase_name": "nlp", "only_failed": true })).await;
+    client.until_settled(&batches[0].0).await;
+    server
+        .app
+        .engine()
+        .publish(request_message(Uuid::new_v4(), &batches[0].0, "eve", "nlp", true))
+        .await
+        .expect("sent");
+    let body =
+        json!({ "filter": { "phase_status": "completed_with_partial_success" }, "phase": "nlp", "per_second": 1 });
+    let keyed = client.request(reqwest::Method::POST, "/v1/retry-jobs").header("Idempotency-Key", "k").json(&body);
+    assert_eq!(harness::Client::send(keyed).await.status, 202);
+    // The newest comes first.
+    client.until_phase(&batches[5].0, "nlp", "completed_successfully").await;
+    while client.get("/internal/v1/dead-letters").await.json()["dead_letters"] == json!([]) {
+        tokio::task::yield_now().await;
+    }
+    server.app.stop().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// The first key with this prefix that fits, and its value.
+fn first(tree: &sled::Tree, prefix: &[u8], fits: impl Fn(&[u8]) -> bool) -> (sled::IVec, sled::IVec) {
+    let mut entries = tree.scan_prefix(prefix).map(|entry| entry.expect("readable"));
+    entries.find(|(key, _)| fits(key)).unwrap_or_else(|| panic!("there is no {prefix:?}"))
+}
+
+type Damage = fn(&sled::Tree);
+
+/// Removes the first key with this prefix.
+fn remove(tree: &sled::Tree, prefix: &[u8]) {
+    let (key, _) = first(tree, prefix, |_| true);
+    tree.remove(key).expect("removed");
+}
+
+/// Moves what lies under the first key with this prefix to another key.
+fn rename(tree: &sled::Tree, prefix: &[u8], change: fn(&mut Vec<u8>)) {
+    let (key, value) = first(tree, prefix, |_| true);
+    let mut other = key.to_vec();
+    change(&mut other);
+    tree.remove(key).expect("removed");
+    tree.insert(other, value).expect("inserted");
+}
+
+const DAMAGES: [(&str, &str, Damage); 22] = [
+    ("a record that does not decode", "a stored value cannot be read", |tree| {
+        tree.insert(first(tree, b"b", |_| true).0, b"\x01damaged").expect("inserted");
+    }),
+    ("a record of an unknown version", "unknown version 9", |tree| {
+        let (key, mut value) = first(tree, b"d", |_| true);
+        value[0] = 9;
+        tree.insert(key, value).expect("inserted");
+    }),
+    ("essays that are gone", "a part of a batch's record is missing", |tree| remove(tree, b"e")),
+    ("a record that is gone", "belongs to a batch that is not there", |tree| remove(tree, b"b")),
+    ("an attempt that is gone", "attempts, and there are", |tree| remove(tree, b"a")),
+    ("an attempt under another number", "lies under another number", |tree| rename(tree, b"a", |key| key[21] ^= 8)),
+    ("a timer that is gone", "is in flight and has no timer", |tree| remove(tree, b"t")),
+    ("a timer at another time", "points nowhere", |tree| rename(tree, b"t", |key| key[8] ^= 1)),
+    ("a listing that is gone", "is not listed under", |tree| remove(tree, b"i")),
+    ("a listing too many", "listed under what is not true of it", |tree| {
+        let (mut key, value) = first(tree, b"i", |_| true);
+        key[30] ^= 1;
+        tree.insert(key, value).expect("inserted");
+    }),
+    ("an expiry that is gone", "it would never expire", |tree| remove(tree, b"x")),
+    ("a key that is gone", "it says when something expires that is not there", |tree| remove(tree, b"k")),
+    ("a kept answer that is gone", "it says when something expires that is not there", |tree| remove(tree, b"h")),
+    ("a message for somebody else", "is not for", |tree| rename(tree, b"o", |key| key[1] = (key[1] + 1) % 5)),
+    ("a message that does not decode", "key o:", |tree| {
+        tree.insert(first(tree, b"o", |_| true).0, b"\x01damaged").expect("inserted");
+    }),
+    ("a command that is sent twice", "is sent twice", |tree| {
+        let (mut key, value) = first(tree, b"o", |_| true);
+        key[9] ^= 1;
+        tree.insert(key, value).expect("inserted");
+    }),
+    ("a job's batch that is gone", "has no batch in place", |tree| remove(tree, b"m")),
+    ("a running job that no start finds", "no start would go on with it", |tree| remove(tree, b"q")),
+    ("a job that is gone", "it says that a retry job runs, and it does not", |tree| remove(tree, b"j")),
+    ("a dead letter that is gone", "messages are named as dead letters", |tree| remove(tree, b"z")),
+    ("a dead letter without its message's name", "is not found by its message", |tree| remove(tree, b"w")),
+    ("something else", "nothing is stored under such keys", |tree| {
+        tree.insert(b"?", b"").expect("inserted");
+    }),
+];
+
+#[tokio::test]
+async fn a_store_in_the_middle_of_everything_is_sound_and_every_damage_is_named() {
+    let whole = tempfile::tempdir().expect("a directory");
+    fill(whole.path()).await;
+    verify(whole.path());
+    for (what, expected, damage) in DAMAGES {
+        let damaged = tempfile::tempdir().expect("a directory");
+        copy(whole.path(), damaged.path());
+        {
+            let tree = database(damaged.path()).open_tree("rephase").expect("a tree");
+            damage(&tree);
+            tree.flush().expect("flushed");
+        }
+        let found = violations(damaged.path());
+        assert!(found.iter().any(|said| said.contains(expected)), "{what}: {found:#?}");
+    }
+    let damaged = tempfile::tempdir().expect("a directory");
+    copy(whole.path(), damaged.path());
+    {
+        let tree = database(damaged.path()).open_tree("contents").expect("a tree");
+        let (key, _) = first(&tree, b"", |_| true);
+        tree.insert(key, b"something else").expect("inserted");
+        tree.flush().expect("flushed");
+    }
+    let found = violations(damaged.path());
+    assert!(found.len() == 1 && found[0].contains("is not what its name says"), "{found:#?}");
+
+    let check = |directory: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rephase"));
+        command.arg("verify").arg("--data-dir").arg(directory);
+        run(command)
+    };
+    let (code, output, _) = check(whole.path());
+    assert_eq!((code, output.lines().count()), (0, 1), "{output}");
+    assert!(output.starts_with("sound: 7 batches, "), "{output}");
+    let (code, output, _) = check(damaged.path());
+    assert_eq!((code, output.lines().count()), (1, 2), "{output}");
+}
+
+#[test]
+fn what_is_no_store_is_not_made_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let missing = directory.path().join("nothing");
+    for path in [directory.path(), &missing] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rephase"));
+        command.arg("verify").arg("--data-dir").arg(path);
+        let (code, _, errors) = run(command);
+        assert_eq!(code, 2, "{errors}");
+        assert!(errors.contains("there is no store in it"), "{errors}");
+    }
+    assert!(!missing.exists());
+    assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
+}
