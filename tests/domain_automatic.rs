@@ -188,3 +188,15 @@ fn a_phase_that_waits_is_shown_with_its_essays_pending() {
     let spellcheck = state.spellcheck.expect("it was asked for");
     assert_eq!((spellcheck.status, spellcheck.completed_at), (Status::InProgress, None));
 }
+
+#[test]
+fn an_essay_that_keeps_its_result_is_tried_again_only_for_a_transient_reason() {
+    let mut world = world(Spellcheck);
+    world.succeed(Spellcheck);
+    world.apply(common::world::forced(retry(Spellcheck)));
+    let permanent = PhaseError::new(ErrorCode::EmptyContent, Category::Permanent, "empty");
+    let mut outcome = world.outcome(Spellcheck, BatchStatus::CompletedWithFailures, &[0]);
+    outcome.essay_errors = [(essay_id(1), provider_down()), (essay_id(2), permanent)].into();
+    world.apply(Input::PhaseOutcome(outcome));
+    assert_eq!(only_command(&again(&mut world, Spellcheck)).essay_ids, [essay_id(1)]);
+}

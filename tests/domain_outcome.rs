@@ -370,3 +370,15 @@ fn a_deadline_of_an_attempt_that_is_not_in_flight_is_stale() {
     let input = Input::DeadlineExpired { phase: Spellcheck, attempt: 1 };
     assert_eq!(world.refuse(input), Rejected::StaleAttempt { phase: Spellcheck });
 }
+
+#[test]
+fn a_worker_that_begins_after_a_restart_has_its_whole_time() {
+    let mut world = World::running(2, Spellcheck);
+    let deadline = |world: &World| world.record(Spellcheck).state.in_flight().expect("in flight").1;
+    world.now = deadline(&world);
+    world.up_since = world.now;
+    world.apply(Input::DeadlineExpired { phase: Spellcheck, attempt: 1 });
+    world.now = world.now.plus(50_000);
+    world.apply(Input::PhaseStarted { phase: Spellcheck, attempt: 1 });
+    assert_eq!(deadline(&world), world.now.plus(rules().phase_deadline_ms[0]), "it waited for a worker until now");
+}

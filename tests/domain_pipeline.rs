@@ -350,3 +350,14 @@ fn a_worker_that_takes_a_command_moves_the_phase_on_once() {
     assert_eq!(world.refuse(started(1)), stale, "the attempt before");
     world.apply(started(2));
 }
+
+#[test]
+fn an_empty_reference_does_not_take_the_prompt_away() {
+    let mut world = World::completed(1, Nlp);
+    let empty = StorageReferences::default();
+    let prompt = Some(PromptPayload { assignment_id: None, cms_prompt_ref: Some(empty) });
+    let asked = Input::RequestPipeline { by: OWNER.to_owned(), last: Spellcheck, prompt };
+    assert_eq!(world.refuse(asked), Rejected::PromptAmbiguous);
+    world.apply(forced(retry(Nlp)));
+    assert!(world.batch().details.has_prompt());
+}

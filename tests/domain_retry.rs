@@ -530,3 +530,30 @@ fn a_phase_below_keeps_what_it_has_where_nothing_new_comes_through_to_it() {
     assert_eq!(world.record(AiFeedback).attempts, 1, "it was dispatched without an essay");
     assert_eq!(world.in_flight(), None);
 }
+
+#[test]
+fn an_essay_that_failed_below_runs_there_again_on_its_new_text() {
+    let mut world = World::running(2, Nlp);
+    world.succeed(Spellcheck);
+    world.succeed_in_part(Nlp, &[0]);
+    world.apply(forced(RetryRequest { downstream: true, ..retry_essays(Spellcheck, &[1]) }));
+    assert_eq!(world.batch().retry_plan(Spellcheck).runs_again, [Nlp], "so its user was told");
+    let nlp = only_command(&world.succeed(Spellcheck));
+    assert_eq!((nlp.phase, nlp.essay_ids, nlp.text_ids), (Nlp, vec![essay_id(1)], vec![text_id(Spellcheck, 2, 1)]));
+}
+
+#[test]
+fn what_is_new_to_one_phase_below_does_not_run_again_in_another() {
+    let mut world = World::completed(3, CjAssessment);
+    world.apply(request(Nlp));
+    world.succeed(Nlp);
+    world.apply(forced(retry_essays(Spellcheck, &[0])));
+    world.succeed(Spellcheck);
+    world.apply(forced(retry_essays(Nlp, &[0])));
+    world.succeed(Nlp);
+    assert_eq!(world.batch().stale_phases(), [CjAssessment]);
+    world.apply(forced(RetryRequest { downstream: true, ..retry_essays(Spellcheck, &[1]) }));
+    assert_eq!(only_command(&world.succeed(Spellcheck)).phase, CjAssessment);
+    let nlp = only_command(&world.succeed(CjAssessment));
+    assert_eq!((nlp.phase, nlp.essay_ids), (Nlp, vec![essay_id(1)]), "it has seen the text of the other");
+}
