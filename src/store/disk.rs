@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{Error, Options};
 
@@ -24,21 +24,37 @@ impl DirectoryLock {
         let path = directory.join("LOCK");
         let mut file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(unfit)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                let owner = file.take(20).read_to_string(&mut owner).is_ok().then(|| owner.trim().to_owned());
-                let owner = owner.filter(|pid| !pid.is_empty());
-                return Err(Error::InUse { directory: directory.to_owned(), owner });
+        let began = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let owner = owner_of(&mut file);
+                    let is_own = owner.as_deref() == Some(std::process::id().to_string().as_str());
+                    if !is_own || began.elapsed() > LET_GO {
+                        return Err(Error::InUse { directory: directory.to_owned(), owner });
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::Error(error)) => return Err(unfit(error)),
             }
-            Err(TryLockError::Error(error)) => return Err(unfit(error)),
         }
         file.set_len(0).map_err(unfit)?;
         file.rewind().map_err(unfit)?;
         writeln!(file, "{}", std::process::id()).map_err(unfit)?;
         Ok(Self { _file: file })
     }
+}
+
+/// How long a store of this very process may take to let go of its lock: whoever used it last may hold it a moment
+/// longer, and so may a child that is about to become another program.
+const LET_GO: Duration = Duration::from_secs(1);
+
+/// The process that holds the lock, where it said so.
+fn owner_of(lock: &mut File) -> Option<String> {
+    let mut owner = String::new();
+    lock.rewind().and_then(|()| lock.take(20).read_to_string(&mut owner)).ok()?;
+    Some(owner.trim().to_owned()).filter(|pid| !pid.is_empty())
 }
 
 /// How recent a change of the blob directory may be for its time stamp not to tell two changes apart.
