@@ -119,7 +119,7 @@ impl PhaseRecord {
         is(self.results.len() == batch.essays.len(), "has not one result for each essay");
         let count = |wanted: fn(&EssayResult) -> bool| self.results.iter().filter(|result| wanted(result)).count();
         let successful = count(|result| matches!(result, EssayResult::Succeeded(_)));
-        let failed = count(|result| matches!(result, EssayResult::Failed(_)));
+        let failed = count(|result| matches!(result, EssayResult::Failed { .. }));
         is(self.user_retries <= self.attempts, "was retried by its user more often than there are attempts");
         let is_queued = batch.run.as_ref().is_some_and(|run| run.queue.contains(&phase));
         is(is_queued == self.state.is_waiting(), "waits without being in the queue");

@@ -40,7 +40,7 @@ impl Batch {
                         essay.spellcheck_metrics.clone_from(&output.spellcheck_metrics);
                     }
                 }
-                EssayResult::NotRun | EssayResult::Failed(_) => return None,
+                EssayResult::NotRun | EssayResult::Failed { .. } => return None,
             }
         }
         Some(essay)
@@ -95,7 +95,7 @@ impl PhaseRecord {
                 match result {
                     EssayResult::NotRun => continue,
                     EssayResult::Succeeded(_) => counts.successful += 1,
-                    EssayResult::Failed(_) => counts.failed += 1,
+                    EssayResult::Failed { .. } => counts.failed += 1,
                 }
             }
             counts.total += 1;

@@ -127,7 +127,7 @@ impl PhaseRecord {
         let last = self.state.attempt().and_then(|attempt| attempt.end.as_ref()).and_then(|end| end.error.as_ref());
         last.or_else(|| {
             self.results.iter().find_map(|result| match result {
-                EssayResult::Failed(error) => error.as_ref(),
+                EssayResult::Failed { error, .. } => error.as_ref(),
                 EssayResult::NotRun | EssayResult::Succeeded(_) => None,
             })
         })
@@ -356,8 +356,13 @@ pub enum EssayResult {
     NotRun,
     /// It came out.
     Succeeded(EssayOutput),
-    /// It did not; why, where the worker said so about this essay.
-    Failed(Option<PhaseError>),
+    /// It did not.
+    Failed {
+        /// The version of the batch in which the phase got the essay: what the phases before made later, it has not seen.
+        made_from: u64,
+        /// Why, where the worker said so about this essay.
+        error: Option<PhaseError>,
+    },
 }
 
 /// What an essay came out with; the next phase gets it.

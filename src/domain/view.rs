@@ -71,7 +71,7 @@ fn error_info(
         .iter()
         .zip(record.results.iter())
         .filter_map(|(essay, result)| match result {
-            EssayResult::Failed(error) => Some((essay, error)),
+            EssayResult::Failed { error, .. } => Some((essay, error)),
             EssayResult::NotRun | EssayResult::Succeeded(_) => None,
         })
         .collect();

@@ -3,7 +3,7 @@
 //! | version | what it brought |
 //! | --- | --- |
 //! | 1 | the first |
-//! | 2 | the listing of batches |
+//! | 2 | the listing of batches; from what a failed essay was tried |
 
 use std::path::Path;
 

@@ -172,7 +172,7 @@ impl World {
         let shown = |result: &EssayResult| match result {
             EssayResult::NotRun => "-".to_owned(),
             EssayResult::Succeeded(output) => output.text_storage_id.clone(),
-            EssayResult::Failed(_) => "failed".to_owned(),
+            EssayResult::Failed { .. } => "failed".to_owned(),
         };
         self.record(phase).results.iter().map(shown).collect()
     }

@@ -5,26 +5,26 @@ use std::sync::Arc;
 use super::{Draft, Effect, Timer, TimerKind};
 use crate::contract::BatchStatus;
 use crate::domain::attempt::{Attempt, AttemptEnd, AttemptOutcome};
-use crate::domain::phase::{Phase, PhaseRecord, PhaseState};
+use crate::domain::phase::{Phase, PhaseState};
 use crate::domain::rejection::Rejected;
 
 impl Draft<'_> {
     pub(super) fn cancel(&mut self, by: &str, reason: &str) -> Result<(), Rejected> {
         self.require_owner(by)?;
         let run = self.batch.run.take().ok_or(Rejected::NothingToCancel)?;
+        let mut any_cancelled = false;
         for phase in Phase::ALL {
-            self.cancel_phase(phase, &format!("cancelled by {by}: {reason}"));
+            any_cancelled |= self.cancel_phase(phase, &format!("cancelled by {by}: {reason}"));
         }
         // Where only another try at what had completed was cancelled, the batch is what it was.
-        let is_cancelled = |(_, record): (Phase, &PhaseRecord)| matches!(record.state, PhaseState::Cancelled { .. });
-        let any_cancelled = self.batch.requested_phases().any(is_cancelled);
         self.batch.status = if any_cancelled { BatchStatus::Cancelled } else { self.completed_status() };
         self.changed = true;
         self.announce_completion(&run, self.batch.essay_counts());
         Ok(())
     }
 
-    fn cancel_phase(&mut self, phase: Phase, note: &str) {
+    /// Stops a phase that waits or runs, and says whether it is cancelled now.
+    fn cancel_phase(&mut self, phase: Phase, note: &str) -> bool {
         let attempt = match self.batch.phase_state(phase) {
             None
             | Some(
@@ -33,7 +33,7 @@ impl Draft<'_> {
                 | PhaseState::Failed { .. }
                 | PhaseState::SkippedDependency { .. }
                 | PhaseState::Cancelled { .. },
-            ) => return,
+            ) => return false,
             Some(PhaseState::PendingDependencies { before, .. }) => before.clone(),
             Some(PhaseState::Requested { attempt }) => Some(self.end_cancelled(phase, Arc::clone(attempt), note)),
             Some(PhaseState::Dispatched { attempt, deadline } | PhaseState::InProgress { attempt, deadline }) => {
@@ -53,7 +53,9 @@ impl Draft<'_> {
         };
         // What came out before is not taken away: only the attempt is cancelled then.
         let completed = attempt.as_ref().and_then(|attempt| self.completed_state(phase, attempt));
+        let is_cancelled = completed.is_none();
         self.set_state(phase, completed.unwrap_or(PhaseState::Cancelled { attempt }));
+        is_cancelled
     }
 
     fn end_cancelled(&mut self, phase: Phase, attempt: Arc<Attempt>, note: &str) -> Arc<Attempt> {

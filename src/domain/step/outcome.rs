@@ -9,6 +9,7 @@ use crate::domain::attempt::{Attempt, AttemptEnd, AttemptOutcome, Scope, Trigger
 use crate::domain::batch::Slot;
 use crate::domain::errors::{Category, PhaseError};
 use crate::domain::phase::{EssayOutput, EssayResult, Phase, PhaseState};
+use crate::domain::pipeline::dependencies;
 use crate::domain::rejection::Rejected;
 use crate::domain::time::Millis;
 
@@ -19,16 +20,17 @@ impl Draft<'_> {
     /// A worker has taken the command. The deadline counts from here; waiting for a worker is not the worker's time. A
     /// command that comes again after a restart begins anew.
     pub(super) fn phase_started(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
-        let attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
+        let mut attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
         if attempt.started_at.is_some_and(|started_at| started_at >= self.context.up_since) {
             return Ok(());
         }
-        self.begin(phase, attempt, self.context.now);
+        Arc::make_mut(&mut attempt).started_at = Some(self.context.now);
+        self.count_anew(phase, attempt, self.context.now);
         Ok(())
     }
 
     /// Counts the deadline of an attempt in flight from `since`.
-    fn begin(&mut self, phase: Phase, mut attempt: Arc<Attempt>, since: Millis) {
+    fn count_anew(&mut self, phase: Phase, attempt: Arc<Attempt>, since: Millis) {
         if let Some((_, due)) = self.batch.phase_state(phase).and_then(PhaseState::in_flight) {
             self.effects.push(Effect::DisarmTimer(Timer {
                 kind: TimerKind::Deadline,
@@ -44,7 +46,6 @@ impl Draft<'_> {
             phase,
             attempt: attempt.number,
         }));
-        Arc::make_mut(&mut attempt).started_at = Some(since);
         self.set_state(phase, PhaseState::InProgress { attempt, deadline });
     }
 
@@ -85,14 +86,18 @@ impl Draft<'_> {
                     text_storage_id: essay.text_storage_id.clone(),
                     spellcheck_metrics: essay.spellcheck_metrics.clone(),
                 }),
-                None => EssayResult::Failed(outcome.essay_errors.get(essay_id).cloned()),
+                None => EssayResult::Failed { made_from, error: outcome.essay_errors.get(essay_id).cloned() },
             };
             (slot, result)
         });
         let results: Vec<_> = results.collect();
-        let any_failed = results.iter().any(|(_, result)| matches!(result, EssayResult::Failed(_)));
+        let any_failed = results.iter().any(|(_, result)| matches!(result, EssayResult::Failed { .. }));
         let error = any_failed.then(|| {
-            outcome.error.or_else(|| outcome.essay_errors.into_values().next()).unwrap_or_else(|| {
+            let of_essay = results.iter().find_map(|(_, result)| match result {
+                EssayResult::Failed { error, .. } => error.clone(),
+                EssayResult::NotRun | EssayResult::Succeeded(_) => None,
+            });
+            outcome.error.or(of_essay).unwrap_or_else(|| {
                 let message = format!("{phase} reported {} and did not say why", outcome.status);
                 PhaseError::new(ErrorCode::UnknownError, Category::Transient, &message)
             })
@@ -103,20 +108,25 @@ impl Draft<'_> {
 
     pub(super) fn deadline_expired(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
         let now = self.context.now;
-        let attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
+        let mut attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
         let deadline = self.batch.phase_state(phase).and_then(PhaseState::in_flight).map(|(_, deadline)| deadline);
         if deadline.is_some_and(|deadline| now < deadline) {
             return Err(Rejected::StaleAttempt { phase });
         }
         if deadline.is_some_and(|deadline| deadline <= self.context.up_since) {
-            // It passed while nobody was there to hear of an outcome. The command is on its way again.
-            self.begin(phase, attempt, self.context.up_since);
+            // It passed while nobody was there to hear of an outcome. The command is on its way again since then, and the
+            // worker that gets it has yet to begin.
+            let sent_again = Arc::make_mut(&mut attempt);
+            (sent_again.dispatched_at, sent_again.started_at) = (Some(self.context.up_since), None);
+            self.count_anew(phase, attempt, self.context.up_since);
             return Ok(());
         }
         let waited_ms = attempt.started_at.or(attempt.dispatched_at).map_or(0, |since| now.since(since));
         let message = format!("no outcome of {phase} came within {} s", waited_ms / 1_000);
         let error = PhaseError::new(ErrorCode::Timeout, Category::Transient, &message);
-        let results = attempt.slots.iter().map(|&slot| (slot, EssayResult::Failed(None))).collect();
+        let made_from = attempt.dispatched_in;
+        let results =
+            attempt.slots.iter().map(|&slot| (slot, EssayResult::Failed { made_from, error: None })).collect();
         self.end_attempt(phase, attempt, results, Some(error), None);
         Ok(())
     }
@@ -147,6 +157,14 @@ impl Draft<'_> {
                 attempt: attempt.number,
             }));
         }
+        // Before the merge, after which an essay that keeps an earlier result does not tell any more why it failed now.
+        let is_transient = |result: &EssayResult| match result {
+            EssayResult::Failed { error: own, .. } => {
+                own.as_ref().or(error.as_ref()).is_some_and(|error| error.category == Category::Transient)
+            }
+            EssayResult::NotRun | EssayResult::Succeeded(_) => false,
+        };
+        let transient = results.iter().filter(|(_, result)| is_transient(result)).map(|(slot, _)| *slot).collect();
         let (mut successful, mut failed) = (0, 0);
         let mut failed_slots = Vec::new();
         let merged = Arc::make_mut(&mut record.results);
@@ -157,7 +175,7 @@ impl Draft<'_> {
                     successful += 1;
                     *kept = result;
                 }
-                (EssayResult::Failed(_) | EssayResult::NotRun, earlier) => {
+                (EssayResult::Failed { .. } | EssayResult::NotRun, earlier) => {
                     failed += 1;
                     failed_slots.push(slot);
                     // What came out well once is not taken away by another try.
@@ -170,7 +188,7 @@ impl Draft<'_> {
         let outcome = outcome_of(successful, failed);
         let end = AttemptEnd { at: self.context.now, outcome, successful, failed, failed_slots, error, note: None };
         let attempt = self.record_end(phase, attempt, end);
-        if let Some(scope) = self.scope_to_try_again(phase, &attempt) {
+        if let Some(scope) = self.scope_to_try_again(phase, &attempt, transient) {
             self.back_off(phase, attempt, scope, retry_after_ms);
             return;
         }
@@ -187,27 +205,15 @@ impl Draft<'_> {
         self.advance();
     }
 
-    /// What the next attempt by itself runs on, where there is one: what failed for a transient reason.
-    fn scope_to_try_again(&self, phase: Phase, attempt: &Attempt) -> Option<Scope> {
-        let end = attempt.end.as_ref()?;
-        let error = end.error.as_ref()?;
-        if attempt.in_a_row >= self.context.rules.retry[phase.index()].max_attempts {
-            return None;
-        }
-        let results = &self.batch.phase(phase)?.results;
-        let is_transient = |slot: &Slot| match &results[usize::from(*slot)] {
-            EssayResult::Failed(Some(error)) => error.category == Category::Transient,
-            EssayResult::Failed(None) | EssayResult::NotRun | EssayResult::Succeeded(_) => {
-                error.category == Category::Transient
-            }
-        };
-        let slots: Vec<Slot> = end.failed_slots.iter().copied().filter(is_transient).collect();
-        if slots.is_empty() {
+    /// What the next attempt by itself runs on, where there is one: `transient`, what failed for a transient reason.
+    fn scope_to_try_again(&self, phase: Phase, attempt: &Attempt, transient: Vec<Slot>) -> Option<Scope> {
+        let is_last = attempt.in_a_row >= self.context.rules.retry[phase.index()].max_attempts;
+        if is_last || transient.is_empty() {
             None
-        } else if phase.is_whole_batch_only() || slots.len() == attempt.slots.len() {
+        } else if phase.is_whole_batch_only() || transient.len() == attempt.slots.len() {
             Some(attempt.scope.clone())
         } else {
-            Some(Scope::Essays(slots))
+            Some(Scope::Essays(transient))
         }
     }
 
@@ -249,7 +255,7 @@ impl Draft<'_> {
         for result in self.batch.phase(phase)?.results.iter() {
             match result {
                 EssayResult::Succeeded(_) => successful += 1,
-                EssayResult::Failed(_) => failed += 1,
+                EssayResult::Failed { .. } => failed += 1,
                 EssayResult::NotRun => {}
             }
         }
@@ -263,16 +269,20 @@ impl Draft<'_> {
 
     /// Lets the phases below that had completed run again, on the essays that have come anew since they ran.
     fn run_downstream(&mut self, phase: Phase) {
-        let mut anew = BTreeSet::new();
+        let mut coming: [BTreeSet<Slot>; 4] = Default::default();
         for dependent in self.batch.completed_dependents(phase) {
-            // What a phase above this one is about to make anew, this one has not seen either.
-            anew.extend(self.batch.stale_slots(dependent));
+            let mut anew: BTreeSet<Slot> = self.batch.stale_slots(dependent).into_iter().collect();
+            // What a phase that it needs is about to make anew, this one has not seen either.
+            for &dependency in dependencies(dependent) {
+                anew.extend(&coming[dependency.index()]);
+            }
             if anew.is_empty() {
                 continue;
             }
             let is_whole = dependent.is_whole_batch_only() || anew.len() == self.batch.essays.len();
             let scope = if is_whole { Scope::Whole } else { Scope::Essays(anew.iter().copied().collect()) };
             let before = self.batch.phase_state(dependent).and_then(PhaseState::attempt).cloned();
+            coming[dependent.index()] = anew;
             self.set_state(dependent, PhaseState::PendingDependencies { scope, before });
             if let Some(run) = &mut self.batch.run {
                 run.queue.push(dependent);

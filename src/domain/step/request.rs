@@ -83,11 +83,11 @@ impl Draft<'_> {
                 details.assignment_id = Some(Text::into_string(assignment_id));
                 details.assignment_is_prompt = true;
             }
-            (None, Some(reference)) => {
+            (None, Some(reference)) if !reference.references.is_empty() => {
                 require_small(&reference)?;
                 details.student_prompt_ref = Some(reference);
             }
-            (Some(_), _) | (None, None) => return Err(Rejected::PromptAmbiguous),
+            (Some(_), _) | (None, Some(_) | None) => return Err(Rejected::PromptAmbiguous),
         }
         self.changed = true;
         Ok(())

@@ -246,8 +246,9 @@ impl Batch {
         let Some(record) = self.phase(phase) else { return Vec::new() };
         let is_stale = |slot: &Slot| match (&record.results[usize::from(*slot)], self.input_made_at(phase, *slot)) {
             (EssayResult::Succeeded(output), Some(made_at)) => made_at > output.made_from,
+            (EssayResult::Failed { made_from, .. }, Some(made_at)) => made_at > *made_from,
             (EssayResult::NotRun, Some(made_at)) => made_at > 0,
-            (EssayResult::Failed(_), _) | (_, None) => false,
+            (_, None) => false,
         };
         self.slots().filter(is_stale).collect()
     }
@@ -258,7 +259,7 @@ impl Batch {
         for &dependency in dependencies(phase) {
             match self.phase(dependency)?.results.get(usize::from(slot))? {
                 EssayResult::Succeeded(output) => newest = newest.max(output.made_at),
-                EssayResult::NotRun | EssayResult::Failed(_) => return None,
+                EssayResult::NotRun | EssayResult::Failed { .. } => return None,
             }
         }
         Some(newest)

@@ -303,8 +303,20 @@ impl StoredEssay {
 #[derive(Serialize, Deserialize)]
 pub(in crate::store) enum StoredResult {
     NotRun,
-    Succeeded { made_at: u64, made_from: u64, text_storage_id: String, spellcheck_metrics: Option<Vec<u8>> },
-    Failed { error: Option<StoredEssayError> },
+    Succeeded {
+        made_at: u64,
+        made_from: u64,
+        text_storage_id: String,
+        spellcheck_metrics: Option<Vec<u8>>,
+    },
+    /// As it was written before what an essay failed on was kept.
+    Failed {
+        error: Option<StoredEssayError>,
+    },
+    FailedFrom {
+        made_from: u64,
+        error: Option<StoredEssayError>,
+    },
 }
 
 /// Why one essay failed.
@@ -321,9 +333,10 @@ impl StoredResult {
                 text_storage_id: output.text_storage_id.clone(),
                 spellcheck_metrics: to_json(output.spellcheck_metrics.as_ref())?,
             },
-            EssayResult::Failed(error) => {
-                Self::Failed { error: error.as_ref().map(|error| StoredEssayError(StoredError::of(error))) }
-            }
+            EssayResult::Failed { made_from, error } => Self::FailedFrom {
+                made_from: *made_from,
+                error: error.as_ref().map(|error| StoredEssayError(StoredError::of(error))),
+            },
         })
     }
 
@@ -338,9 +351,15 @@ impl StoredResult {
                     spellcheck_metrics: from_json(spellcheck_metrics)?,
                 })
             }
-            Self::Failed { error } => {
-                EssayResult::Failed(error.map(|StoredEssayError(error)| error.into_error()).transpose()?)
-            }
+            // What it failed on is not known, and counts as what there is now.
+            Self::Failed { error } => EssayResult::Failed {
+                made_from: u64::MAX,
+                error: error.map(|StoredEssayError(error)| error.into_error()).transpose()?,
+            },
+            Self::FailedFrom { made_from, error } => EssayResult::Failed {
+                made_from,
+                error: error.map(|StoredEssayError(error)| error.into_error()).transpose()?,
+            },
         })
     }
 }
