@@ -228,6 +228,42 @@ async fn a_restart_goes_on_with_those_that_are_left() {
 }
 
 #[tokio::test]
+async fn as_many_jobs_run_as_can_and_a_restart_goes_on_with_all_of_them() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = server_on(directory.path()).await;
+    for _ in 0..3 {
+        server.client.registered_batch(1).await;
+    }
+    // Each has its first batch at once, and waits for the second.
+    let body = json!({ "filter": {}, "phase": "nlp", "per_second": 1 });
+    let mut creations = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let (client, body) = (server.client.clone(), body.clone());
+        creations.spawn(async move { client.post("/v1/retry-jobs", body).await });
+    }
+    let answers = creations.join_all().await;
+    let jobs: Vec<_> =
+        answers.iter().filter_map(|answer| answer.json()["job_id"].as_str().map(str::to_owned)).collect();
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert_eq!((jobs.len(), refused.len()), (32, 8));
+    assert_eq!(refused[0].header("retry-after"), "10");
+    for job in &jobs {
+        until_waiting(&server.client, job, 2).await;
+    }
+    server.app.stop().await;
+
+    let server = server_on(directory.path()).await;
+    for job in &jobs {
+        until_waiting(&server.client, job, 1).await;
+    }
+    server.clock.advance(1_000);
+    for job in &jobs {
+        until_finished(&server.client, job).await;
+    }
+    assert_eq!(server.client.post("/v1/retry-jobs", body).await.status, 202, "there is room again");
+}
+
+#[tokio::test]
 async fn a_request_with_a_key_makes_one_job() {
     let server = Server::with_faults(faults()).await;
     let client = &server.client;
@@ -255,6 +291,7 @@ async fn what_makes_no_sense_is_refused() {
     for (body, reason) in [
         (json!({ "phase": "nlp" }), "missing field `filter`"),
         (json!({ "filter": {} }), "missing field `phase`"),
+        (json!({ "filter": {}, "phase": "nlp", "dryrun": true }), "dryrun: unknown field"),
         (json!({ "filter": {}, "phase": "grading" }), "there is no phase 'grading'"),
         (json!({ "filter": { "phse": "nlp" }, "phase": "nlp" }), "filter.phse: unknown field"),
         (json!({ "filter": { "status": "bad" }, "phase": "nlp" }), "filter.status: unknown variant"),

@@ -106,7 +106,7 @@ pub enum Rejected {
         status: PipelineExecutionStatus,
     },
     /// The phase, or each essay asked for, completed.
-    #[error("{phase} has completed for what was asked; send \"force\": true to run it again")]
+    #[error("{phase} has completed for what was asked; only a retry with \"force\": true runs it again")]
     AlreadyCompleted {
         /// The phase.
         phase: Phase,

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::jobs::MAX_PER_SECOND;
 use super::request::{Cause, Request, Settlement, StepReply, StepRequest};
 use super::{Engine, Error, Submission, blocking};
-use crate::domain::{JobId, JobMember, JobState, MemberOutcome, MemberResult, RetryJob};
+use crate::domain::{JobId, JobMember, JobState, MemberOutcome, MemberResult, Millis, RetryJob};
 use crate::store::{self, Commit};
 
 /// The most bulk retries that run side by side. Each is a task that mostly waits.
@@ -19,8 +18,16 @@ pub(super) const MAX_RUNNING: usize = 32;
 const PAGE: usize = 64;
 
 /// The bulk retries that this process runs.
-#[derive(Default)]
-pub(super) struct Jobs(Mutex<HashMap<JobId, Running>>);
+pub(super) struct Jobs {
+    running: Mutex<HashMap<JobId, Running>>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { running: Mutex::default(), places: Arc::new(Semaphore::new(MAX_RUNNING)) }
+    }
+}
 
 #[derive(Clone)]
 pub(super) struct Running {
@@ -30,56 +37,72 @@ pub(super) struct Running {
     pub(super) ended: CancellationToken,
 }
 
+/// A bulk retry that everybody can find and stop from now on, and that ends when this is dropped.
+pub(super) struct Registered {
+    engine: Engine,
+    id: JobId,
+    running: Running,
+    /// Its place among those that run; none for one that was running when the process ended.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let running = &self.engine.shared.jobs.running;
+        running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        // However it ended, nobody waits for it in vain.
+        self.running.ended.cancel();
+    }
+}
+
 impl Jobs {
-    pub(super) fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    /// A place for one more, if there is one.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     pub(super) fn get(&self, id: JobId) -> Option<Running> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
+}
 
-    fn insert(&self, id: JobId, running: Running) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, running);
-    }
-
-    fn remove(&self, id: JobId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
+/// Makes a bulk retry known, before anybody can read of it on disk.
+pub(super) fn register(engine: &Engine, id: JobId, place: Option<OwnedSemaphorePermit>) -> Registered {
+    let running = Running { stop: engine.stopping().child_token(), ended: CancellationToken::new() };
+    let jobs = &engine.shared.jobs.running;
+    jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(id, running.clone());
+    Registered { engine: engine.clone(), id, running, _place: place }
 }
 
 /// Goes on with what was running when the process ended.
 pub(super) async fn start(engine: &Engine) -> Result<(), store::Error> {
     let store = engine.shared.store.clone();
-    for job in blocking(move || store.running_jobs(MAX_RUNNING)).await? {
-        launch(engine, job);
+    for job in blocking(move || store.running_jobs()).await? {
+        let place = engine.shared.jobs.place();
+        launch(register(engine, job.id, place), job);
     }
     Ok(())
 }
 
 /// Runs `job` until its end, its owner's wish, or that of the program.
-pub(super) fn launch(engine: &Engine, job: RetryJob) {
-    let running = Running { stop: engine.stopping().child_token(), ended: CancellationToken::new() };
-    engine.shared.jobs.insert(job.id, running.clone());
-    let (handle, id) = (engine.clone(), job.id);
+pub(super) fn launch(registered: Registered, job: RetryJob) {
+    let engine = registered.engine.clone();
     engine.spawn(async move {
-        // However it ends, nobody waits for it in vain.
-        let ended = running.ended.drop_guard();
-        if let Err(error) = run(&handle, job, &running.stop).await {
+        let (engine, id) = (&registered.engine, job.id);
+        if let Err(error) = run(engine, job, &registered.running.stop).await {
             tracing::warn!(job = %id, %error, "a retry job stands still; the next start goes on with it");
         }
-        handle.shared.jobs.remove(id);
-        drop(ended);
     });
 }
 
 async fn run(engine: &Engine, mut job: RetryJob, stop: &CancellationToken) -> Result<(), Error> {
     let clock = engine.clock();
-    let (mut first, mut due) = (0, clock.now());
+    let mut first = 0;
+    let mut pace = Pace::new(job.per_second, clock.now());
     'pages: loop {
         let (store, id) = (engine.shared.store.clone(), job.id);
-        let page = blocking(move || store.job_members(id, first, PAGE)).await?;
-        for (place, member) in page {
+        let members = blocking(move || store.job_members(id, first, PAGE)).await?;
+        for (place, member) in members {
             first = place + 1;
             if member.outcome.is_some() {
                 continue;
@@ -87,10 +110,10 @@ async fn run(engine: &Engine, mut job: RetryJob, stop: &CancellationToken) -> Re
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break 'pages,
-                () = clock.sleep_until(due) => {}
+                () = clock.sleep_until(pace.due()) => {}
             }
             retry(engine, &job, place, member).await?;
-            due = due.plus(u64::from(1_000 / job.per_second.clamp(1, MAX_PER_SECOND))).max(clock.now());
+            pace.next(clock.now());
         }
         if first >= job.total {
             break;
@@ -106,6 +129,27 @@ async fn run(engine: &Engine, mut job: RetryJob, stop: &CancellationToken) -> Re
     engine.settle(job.id.0.as_bytes(), Settlement::of(commit)).await?;
     tracing::info!(job = %job.id, state = job.state.as_str(), "a retry job has ended");
     Ok(())
+}
+
+/// When the next batch has its turn. Counted in microseconds, so that no pace is rounded up.
+struct Pace {
+    due_us: u64,
+    interval_us: u64,
+}
+
+impl Pace {
+    fn new(per_second: u32, now: Millis) -> Self {
+        Self { due_us: now.0.saturating_mul(1_000), interval_us: 1_000_000_u64.div_ceil(u64::from(per_second.max(1))) }
+    }
+
+    const fn due(&self) -> Millis {
+        Millis(self.due_us.div_ceil(1_000))
+    }
+
+    /// One has had its turn. What was missed is not made up for.
+    fn next(&mut self, now: Millis) {
+        self.due_us = self.due_us.saturating_add(self.interval_us).max(now.0.saturating_mul(1_000));
+    }
 }
 
 /// Retries one batch, and writes down what became of it in the same commit.
@@ -131,6 +175,25 @@ async fn retry(engine: &Engine, job: &RetryJob, place: u32, mut member: JobMembe
             let mut commit = Commit::new();
             commit.put_member(job.id, place, &member)?;
             engine.settle(job.id.0.as_bytes(), Settlement::of(commit)).await.map(drop)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_pace_is_faster_than_what_was_asked() {
+        for per_second in [1, 3, 10, 300, 334, 501, 999, 1_000] {
+            let (start, mut now) = (Millis(5_000), Millis(5_000));
+            let mut pace = Pace::new(per_second, start);
+            for _ in 0..per_second {
+                now = now.max(pace.due());
+                pace.next(now);
+            }
+            assert!(now.max(pace.due()).since(start) >= 1_000, "{per_second}");
+            assert!(pace.due().since(start) <= 1_001, "{per_second}");
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::job_runner::{MAX_RUNNING, launch};
+use super::job_runner::{MAX_RUNNING, launch, register};
 use super::listing::Walk;
 use super::once::RequestKey;
 use super::request::{Kept, Settlement};
@@ -18,7 +18,7 @@ use super::{Answer, Engine, Error, blocking};
 use crate::domain::{
     Batch, BatchId, Context, Filter, JobId, JobMember, JobState, MemberResult, Origin, Phase, RetryJob, step,
 };
-use crate::store::{Commit, Store};
+use crate::store::Commit;
 
 /// The most batches of one bulk retry. They are written in one commit, of about a megabyte.
 pub const MAX_JOB_BATCHES: usize = 10_000;
@@ -109,9 +109,7 @@ impl Engine {
                 return Ok((answer, true));
             }
         }
-        if self.shared.jobs.count() >= MAX_RUNNING {
-            return Err(Error::TooManyJobs { limit: MAX_RUNNING });
-        }
+        let place = self.shared.jobs.place().ok_or(Error::TooManyJobs { limit: MAX_RUNNING })?;
         let members = self.freeze(&request).await?;
         let now = self.clock().now();
         let total = u32::try_from(members.len()).unwrap_or(u32::MAX);
@@ -136,9 +134,11 @@ impl Engine {
         }
         let answer = render(&job);
         let kept = key.zip(reservation).map(|(key, reservation)| Kept { key, answer: answer.clone(), reservation });
+        // Whoever reads of it can stop it, so it is known before it can be read of.
+        let registered = register(&self, job.id, Some(place));
         self.settle(job.id.0.as_bytes(), Settlement { kept, ..Settlement::of(commit) }).await?;
         if job.state == JobState::Running {
-            launch(&self, job);
+            launch(registered, job);
         }
         Ok((answer, false))
     }
@@ -256,20 +256,27 @@ impl Engine {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn stop_retry_job(&self, owner: String, id: JobId) -> Result<Option<RetryJob>, Error> {
-        let find = |store: Store, owner: String| blocking(move || store.job(&owner, id));
-        let Some(job) = find(self.shared.store.clone(), owner.clone()).await? else { return Ok(None) };
+        let find = || {
+            let (store, owner) = (self.shared.store.clone(), owner.clone());
+            blocking(move || store.job(&owner, id))
+        };
+        if find().await?.is_none() {
+            return Ok(None);
+        }
         if let Some(running) = self.shared.jobs.get(id) {
             running.stop.cancel();
             running.ended.cancelled().await;
-        } else if job.state == JobState::Running {
-            // Nobody runs it, because its runner could not go on.
-            let mut commit = Commit::new();
-            commit.put_job(&RetryJob { state: JobState::Stopped { at: self.clock().now() }, ..job })?;
-            self.settle(id.0.as_bytes(), Settlement::of(commit)).await?;
         }
-        let job = find(self.shared.store.clone(), owner).await?;
-        match job {
-            Some(job) if job.state == JobState::Running => Err(self.unavailable()),
+        // Read again: it may have come to its end meanwhile.
+        match find().await? {
+            Some(job) if job.state == JobState::Running => {
+                // Its runner could not go on, so nobody writes it but this.
+                let stopped = RetryJob { state: JobState::Stopped { at: self.clock().now() }, ..job };
+                let mut commit = Commit::new();
+                commit.put_job(&stopped)?;
+                self.settle(id.0.as_bytes(), Settlement::of(commit)).await?;
+                Ok(Some(stopped))
+            }
             job => Ok(job),
         }
     }

@@ -128,12 +128,13 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let name = key_of(request.headers())?;
-        let user = user_of(request.headers())?.unwrap_or_default();
+        let (name, user) = (key_of(request.headers()), user_of(request.headers()));
         let traceparent = request.headers().get(metadata::TRACEPARENT).and_then(|value| value.to_str().ok());
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let mut bytes = Bytes::from_request(request, state).await?;
+        // Only now: a connection whose request was not read to its end cannot be used again.
+        let (name, user) = (name?, user?.unwrap_or_default());
         if bytes.is_empty() {
             // Where every member may be left out, so may the object.
             bytes = Bytes::from_static(b"{}");
@@ -156,7 +157,8 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
 fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let malformed = || Problem::bad_request("Idempotency-Key has between 1 and 255 characters, and is sent once");
+    let malformed =
+        || Problem::bad_request("Idempotency-Key has between 1 and 255 characters of ASCII, and is sent once");
     let text = value.to_str().map_err(|_| malformed())?.trim();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     let is_fit = (1..=255).contains(&text.len()) && values.next().is_none();

@@ -120,11 +120,13 @@ fn event_view(event: &LetterEvent) -> Value {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct DecisionRequest {
     user_id: Option<ClientId>,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct DecisionsRequest {
     ids: Vec<ClientId>,
     user_id: Option<ClientId>,

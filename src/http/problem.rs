@@ -16,6 +16,9 @@ use crate::engine;
 /// How long a client is asked to wait before it tries again, in seconds.
 const RETRY_AFTER_S: &str = "1";
 
+/// When a place for a bulk retry may be free again, in milliseconds.
+const JOB_WAIT_MS: u64 = 10_000;
+
 /// The most characters of an error. Some repeat what the client sent.
 const MAX_ERROR_CHARS: usize = 500;
 
@@ -168,7 +171,7 @@ impl From<engine::Error> for Problem {
             engine::Error::TooManyBatches { .. } => Self::invalid(error.to_string()),
             engine::Error::TooManyJobs { limit } => {
                 let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-                Self::limited(error.to_string(), "retry-jobs", limit, None)
+                Self::limited(error.to_string(), "retry-jobs", limit, Some(JOB_WAIT_MS))
             }
             engine::Error::Overloaded => Self::unavailable(error.to_string()),
             engine::Error::Unavailable(reason) => {

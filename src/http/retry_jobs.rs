@@ -26,7 +26,9 @@ const MAX_PAGE: usize = 200;
 /// How many batches are retried in a second where nobody says.
 const DEFAULT_PER_SECOND: u32 = 10;
 
+/// An unknown member is an error: a `dry_run` with a slip in it would be the real thing.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RetryJobRequest {
     filter: FilterRequest,
     phase: Text<1, 100>,

@@ -53,12 +53,12 @@ impl Store {
         values.map(|value| codec::decode::<StoredJob>(&value.map_err(failed)?)?.into_job()).collect()
     }
 
-    /// The bulk retries that are running, at most `limit`.
+    /// The bulk retries that are running.
     ///
     /// # Errors
     /// As [`Store::batch`].
-    pub fn running_jobs(&self, limit: usize) -> Result<Vec<RetryJob>, Error> {
-        let running = self.shared.tree.scan_prefix(keys::RUNNING_JOBS).values().take(limit);
+    pub fn running_jobs(&self) -> Result<Vec<RetryJob>, Error> {
+        let running = self.shared.tree.scan_prefix(keys::RUNNING_JOBS).values();
         let job = |key: sled::Result<sled::IVec>| {
             let value = self.shared.tree.get(key.map_err(failed)?).map_err(failed)?;
             let value = value.ok_or_else(|| Error::Corrupt("a running retry job has no record".to_owned()))?;
