@@ -14,6 +14,7 @@
 //! | [`http`] | the gateway |
 //! | [`app`] | composition: open, recover, serve, drain |
 //! | [`cli`] | the command line |
+//! | [`crash`] | the points at which a crash is interesting |
 //! | [`clock`] | the system's clock and a manual one |
 
 pub mod app;
@@ -21,6 +22,7 @@ pub mod bus;
 pub mod cli;
 pub mod clock;
 pub mod contract;
+pub mod crash;
 pub mod domain;
 pub mod engine;
 pub mod http;

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 
 /// What each room may use besides itself. `domain` is the vocabulary of all but `contract`; `store` is used by `engine`
 /// and by composition alone.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("contract", &[]),
     ("domain", &["contract"]),
     ("clock", &["domain"]),
-    ("store", &["contract", "domain"]),
+    ("crash", &[]),
+    ("store", &["contract", "crash", "domain"]),
     ("bus", &["contract", "domain", "clock"]),
-    ("engine", &["contract", "domain", "store", "bus", "clock"]),
-    ("worker", &["contract", "domain", "bus", "clock", "engine"]),
+    ("engine", &["contract", "crash", "domain", "store", "bus", "clock"]),
+    ("worker", &["contract", "crash", "domain", "bus", "clock", "engine"]),
     ("http", &["contract", "domain", "engine"]),
     ("app", &["clock", "domain", "store", "engine", "http", "worker"]),
     ("cli", &["app", "clock", "domain", "worker"]),

@@ -7,6 +7,7 @@ use super::{Engine, Error};
 use crate::bus::Delivery;
 use crate::contract::Message;
 use crate::contract::idempotency::Key;
+use crate::crash::{self, Point};
 use crate::store::Commit;
 
 impl Engine {
@@ -57,6 +58,7 @@ impl Engine {
         let identity = key.hash;
         let consumed = Some((delivery.group(), delivery.sequence(), key));
         self.settle(&identity, Settlement { consumed, ..Settlement::of(commit) }).await?;
+        crash::reach(Point::Acknowledge);
         delivery.acknowledge();
         Ok(())
     }

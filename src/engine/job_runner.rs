@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{Cause, Request, Settlement, StepReply, StepRequest};
 use super::{Engine, Error, Submission, blocking};
+use crate::crash::{self, Point};
 use crate::domain::{JobId, JobMember, JobState, MemberOutcome, MemberResult, Millis, RetryJob};
 use crate::store::{self, Commit};
 
@@ -154,6 +155,7 @@ impl Pace {
 
 /// Retries one batch, and writes down what became of it in the same commit.
 async fn retry(engine: &Engine, job: &RetryJob, place: u32, mut member: JobMember) -> Result<(), Error> {
+    crash::reach(Point::JobTurn);
     let (reply, answer) = oneshot::channel();
     let submission = Submission {
         origin: Arc::clone(&job.origin),

@@ -9,6 +9,7 @@ use super::{Engine, Error, Submission, inbound};
 use crate::bus::{Delivery, Subscription};
 use crate::contract::Group;
 use crate::contract::idempotency::Key;
+use crate::crash::{self, Point};
 
 /// How many messages may be on their way through the partitions at once.
 const MAX_IN_FLIGHT: usize = 512;
@@ -27,6 +28,7 @@ async fn run(engine: Engine, mut subscription: Subscription) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         // Sent to the partition here, one after the other, so that messages of one batch keep their order; only the
         // answers are waited for side by side.
+        crash::reach(Point::ConsumeTaken);
         let pending = send(&engine, &delivery).await;
         let handle = engine.clone();
         engine.spawn(async move {
@@ -67,7 +69,10 @@ async fn settle(engine: &Engine, delivery: Delivery, pending: Pending) {
     let (topic, key) = (delivery.message().topic, delivery.message().key.clone());
     match pending {
         Pending::Step(answer) => match answer.await {
-            Ok(Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_))) => delivery.acknowledge(),
+            Ok(Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_))) => {
+                crash::reach(Point::Acknowledge);
+                delivery.acknowledge();
+            }
             Ok(Ok(StepReply::Duplicate)) => {
                 tracing::debug!(%topic, key, "a message had been handled before");
                 delivery.acknowledge();

@@ -20,6 +20,7 @@ use crate::bus::{Bus, Recall};
 use crate::clock::Clock;
 use crate::contract::Group;
 use crate::contract::idempotency::{self, Key};
+use crate::crash::{self, Point};
 use crate::domain::{
     Batch, BatchId, Context, Effect, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Rejected, Rules, Step,
     step,
@@ -392,6 +393,7 @@ impl Partition {
         let Round { commit, records, completed: _, due, recalls, reservations, answers, questions } = round;
         let committed = if commit.is_empty() { Ok(()) } else { self.store.commit_blocking(commit) };
         let committed = committed.map_err(Error::from);
+        crash::reach(Point::StepAnswer);
         drop(reservations);
         if committed.is_ok() {
             for record in records.into_values() {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use super::{Engine, blocking};
 use crate::bus::Bus;
 use crate::contract::{Group, Message};
+use crate::crash::{self, Point};
 use crate::store::{self, Feed, Published, Sequence, Store};
 
 /// How many messages of a group may be on their way between committer and relay. More wait in the outbox.
@@ -129,9 +130,11 @@ impl Relay {
     }
 
     async fn deliver(&self, sequence: Sequence, message: Message, bus: &Bus) {
+        crash::reach(Point::PublishDeliver);
         if bus.deliver(self.group, sequence, message).await.is_err() {
             // Nobody consumes for this group; its messages wait in the outbox for somebody who does.
             std::future::pending::<()>().await;
         }
+        crash::reach(Point::PublishDelivered);
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Engine, Error, blocking};
+use crate::crash::{self, Point};
 use crate::store::Commit;
 
 /// How many keys are removed in one commit.
@@ -39,6 +40,7 @@ impl Engine {
             let expired = blocking(move || store.expired_keys(now, BITE)).await?;
             let count = expired.len();
             if count > 0 {
+                crash::reach(Point::SweepBite);
                 let mut commit = Commit::new();
                 for key in expired {
                     commit.remove_expired(key);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::request::{Cause, Request, StepRequest};
 use super::{Counters, Engine, Error, Submission, blocking};
+use crate::crash::{self, Point};
 use crate::domain::Millis;
 use crate::store::TimerEntry;
 
@@ -97,6 +98,7 @@ async fn fire_due(engine: &Engine, broken: &mut HashSet<TimerEntry>) -> Result<O
 }
 
 async fn fire(engine: &Engine, entry: TimerEntry) -> Result<(), Error> {
+    crash::reach(Point::TimerDue);
     let TimerEntry { batch, timer } = entry;
     let (reply, answer) = oneshot::channel();
     let correlation_id =

@@ -18,6 +18,7 @@ use super::stored::{
 use super::{Error, Feed, Sequence, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
+use crate::crash::{self, Point};
 use crate::domain::{Attempt, Batch, BatchId, Facet, LateOutcome, Millis, Phase, Timer};
 
 /// The most commits that share a flush. Each is a few kilobytes, and a flush of a megabyte still takes milliseconds.
@@ -267,6 +268,7 @@ impl Committer {
         if commits.iter().all(Commit::is_empty) {
             return Ok(());
         }
+        crash::reach(Point::CommitTaken);
         let mut batch = sled::Batch::default();
         let mut texts = HashMap::new();
         let mut published = Vec::new();
@@ -296,11 +298,15 @@ impl Committer {
         }
         // Before what refers to them: a crash between the two leaves texts that nobody knows of, and no more.
         self.write_contents(texts)?;
+        crash::reach(Point::CommitContents);
         self.tree.apply_batch(batch).map_err(text)?;
+        crash::reach(Point::CommitApplied);
         self.make_durable()?;
+        crash::reach(Point::CommitDurable);
         if !published.is_empty() {
             (self.feed)(published);
         }
+        crash::reach(Point::CommitFed);
         Ok(())
     }
 
@@ -332,6 +338,7 @@ impl Committer {
 
     pub(super) fn make_durable(&mut self) -> Result<(), String> {
         self.database.flush().map_err(text)?;
+        crash::reach(Point::CommitFlushed);
         self.durability.sync().map_err(text)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())

@@ -17,6 +17,7 @@ use crate::contract::events::BatchPhaseOutcome;
 use crate::contract::{
     BatchStatus, Envelope, EssayRef, Group, Headers, Message, SCHEMA_VERSION, Topic, metadata, services,
 };
+use crate::crash::{self, Point};
 use crate::domain::{BatchId, Input, Millis, Phase, PhaseError, Slot};
 use crate::engine::{Claim, Engine, Error, Submission, content_id};
 
@@ -90,7 +91,7 @@ impl Worker {
 
 async fn handle(engine: Engine, delivery: Delivery, phase: Phase, options: &Options, latency_ms: u64) {
     match engine.claim(&delivery).await {
-        Ok(Claim::Granted) => {}
+        Ok(Claim::Granted) => crash::reach(Point::WorkerClaimed),
         Ok(Claim::Duplicate) => {
             settle(&engine, delivery, Vec::new(), Vec::new()).await;
             return;
@@ -119,6 +120,7 @@ async fn handle(engine: Engine, delivery: Delivery, phase: Phase, options: &Opti
             return;
         }
     };
+    crash::reach(Point::WorkerResult);
     settle(&engine, delivery, publish, contents).await;
 }
 

@@ -1,0 +1,89 @@
+//! The points at which a crash is interesting, by name; and a way to die at one of them.
+//!
+//! Each lies between two things that are not one: what was decided and what is written, what is written and what is
+//! durable, what is durable and what is told. A test arms one, and the process ends there as kill -9 would end it: no
+//! destructor runs, no buffer is written. Where none is armed, a point costs the read of one number.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A point at which a process may die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// A group of commits was taken, and nothing of it is written.
+    CommitTaken,
+    /// Its texts are written, and nothing that refers to them.
+    CommitContents,
+    /// All of it is in the database's memory.
+    CommitApplied,
+    /// All of it is in the system's memory.
+    CommitFlushed,
+    /// It is durable, and nobody knows.
+    CommitDurable,
+    /// Its messages are on their way, and whoever waits for it has not been told.
+    CommitFed,
+    /// The partition knows that its round is durable, and has not answered.
+    StepAnswer,
+    /// A message is about to be put on the bus.
+    PublishDeliver,
+    /// A message is on the bus.
+    PublishDelivered,
+    /// A consumer has a message and has done nothing about it.
+    ConsumeTaken,
+    /// What a message caused is durable, and the message is not acknowledged.
+    Acknowledge,
+    /// A worker has a command to itself and has not begun.
+    WorkerClaimed,
+    /// A worker has a result, and has told nobody.
+    WorkerResult,
+    /// A timer is due and was not told to its batch.
+    TimerDue,
+    /// The sweep knows what has expired.
+    SweepBite,
+    /// A batch of a bulk retry has its turn.
+    JobTurn,
+}
+
+impl Point {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::CommitTaken,
+        Self::CommitContents,
+        Self::CommitApplied,
+        Self::CommitFlushed,
+        Self::CommitDurable,
+        Self::CommitFed,
+        Self::StepAnswer,
+        Self::PublishDeliver,
+        Self::PublishDelivered,
+        Self::ConsumeTaken,
+        Self::Acknowledge,
+        Self::WorkerClaimed,
+        Self::WorkerResult,
+        Self::TimerDue,
+        Self::SweepBite,
+        Self::JobTurn,
+    ];
+}
+
+/// The armed point, as its place in [`Point::ALL`] and one; 0 for none.
+static ARMED: AtomicU32 = AtomicU32::new(0);
+
+/// How many times it is passed before the process dies.
+static PASSES: AtomicU32 = AtomicU32::new(0);
+
+/// Lets the process die when it reaches `point` once more after it has passed it `passes` times.
+pub fn arm(point: Point, passes: u32) {
+    PASSES.store(passes, Ordering::SeqCst);
+    ARMED.store(point as u32 + 1, Ordering::SeqCst);
+}
+
+/// The process is at `point`.
+pub(crate) fn reach(point: Point) {
+    if ARMED.load(Ordering::Relaxed) != point as u32 + 1 {
+        return;
+    }
+    let is_due = PASSES.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |passes| passes.checked_sub(1)).is_err();
+    if is_due {
+        std::process::abort();
+    }
+}
