@@ -41,6 +41,8 @@ pub struct Options {
     pub rules: Rules,
     /// How many pipelines one user can request in a minute; 0 is no limit.
     pub pipeline_limit: u32,
+    /// How long what is over is kept, in milliseconds; none for ever.
+    pub retain_ms: Option<u64>,
     /// How its simulated workers behave.
     pub workers: worker::Options,
 }
@@ -81,7 +83,8 @@ impl App {
                 (options, Some(temporary))
             }
         };
-        let engine = engine::Options { rules: options.rules, ..engine::Options::new(store) };
+        let engine =
+            engine::Options { rules: options.rules, retain_ms: options.retain_ms, ..engine::Options::new(store) };
         let engine = Engine::start(engine, clock).await?;
         worker::start(&engine, &options.workers)?;
         gateway.open(engine.clone());

@@ -88,7 +88,7 @@ fn rename(tree: &sled::Tree, prefix: &[u8], change: fn(&mut Vec<u8>)) {
     tree.insert(other, value).expect("inserted");
 }
 
-const DAMAGES: [(&str, &str, Damage); 22] = [
+const DAMAGES: [(&str, &str, Damage); 25] = [
     ("a record that does not decode", "a stored value cannot be read", |tree| {
         tree.insert(first(tree, b"b", |_| true).0, b"\x01damaged").expect("inserted");
     }),
@@ -126,6 +126,13 @@ const DAMAGES: [(&str, &str, Damage); 22] = [
     ("a job that is gone", "it says that a retry job runs, and it does not", |tree| remove(tree, b"j")),
     ("a dead letter that is gone", "messages are named as dead letters", |tree| remove(tree, b"z")),
     ("a dead letter without its message's name", "is not found by its message", |tree| remove(tree, b"w")),
+    ("a text that nobody is named for", "is not named as one that refers to text", |tree| remove(tree, b"c")),
+    ("something that is over and not marked", "is over and would never be removed", |tree| remove(tree, b"g")),
+    ("something that is marked and not over", "things are marked as over", |tree| {
+        let (mut key, value) = first(tree, b"g", |_| true);
+        key[3] ^= 1;
+        tree.insert(key, value).expect("inserted");
+    }),
     ("something else", "nothing is stored under such keys", |tree| {
         tree.insert(b"?", b"").expect("inserted");
     }),

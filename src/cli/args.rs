@@ -62,6 +62,10 @@ pub struct ServeArguments {
     /// How many pipelines one user can request in a minute; 0 is no limit. The default is 20, and none with --ephemeral.
     #[arg(long, value_name = "NUMBER")]
     pub(super) pipeline_limit: Option<u32>,
+    /// How long a batch that is over is kept after its last change, with all that belongs to it; bulk retries and dead
+    /// letters too. A number of days or hours, as 90d or 12h. Everything is kept where this is not given.
+    #[arg(long, value_name = "TIME", value_parser = parse_retention)]
+    pub(super) retain: Option<u64>,
     /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
     #[arg(long, value_name = "PHASE=SECONDS", value_parser = parse_deadline)]
     pub(super) deadline: Vec<(Phases, u64)>,
@@ -131,6 +135,17 @@ fn parse_deadline(text: &str) -> Result<(Phases, u64), String> {
     let seconds = seconds.parse::<u64>().ok().filter(|seconds| (1..=MAX_DEADLINE_S).contains(seconds));
     let seconds = seconds.ok_or_else(|| format!("give between 1 and {MAX_DEADLINE_S} seconds"))?;
     Ok((phases, seconds * 1_000))
+}
+
+/// In milliseconds.
+fn parse_retention(text: &str) -> Result<u64, String> {
+    let (number, unit_ms) = match text.split_at_checked(text.len().saturating_sub(1)) {
+        Some((number, "d")) => (number, 86_400_000),
+        Some((number, "h")) => (number, 3_600_000),
+        Some(_) | None => ("", 0),
+    };
+    let number = number.parse::<u64>().ok().filter(|number| *number > 0);
+    number.and_then(|number| number.checked_mul(unit_ms)).ok_or_else(|| "give days or hours, as 90d or 12h".to_owned())
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {

@@ -37,6 +37,7 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
         data: DataDirectory::Kept(directory.path().to_owned()),
         rules: Rules::default(),
         pipeline_limit: 0,
+        retain_ms: None,
         workers: worker::Options { latency_ms: 40..=160, seed: 1, faults: Faults::parse(FAULTS)? },
     };
     let app = App::start(options, Clock::system()).await?;

@@ -50,8 +50,11 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
 
-    let app =
-        App::start(Options { listen: arguments.listen, data, rules, pipeline_limit, workers }, Clock::system()).await?;
+    let app = App::start(
+        Options { listen: arguments.listen, data, rules, pipeline_limit, retain_ms: arguments.retain, workers },
+        Clock::system(),
+    )
+    .await?;
     let url = format!("http://{}", app.address());
     tracing::info!(url, "serving");
     let ready = json!({ "ready": true, "url": url, "pid": std::process::id() });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::attempt::Origin;
-use super::phase::{Phase, PhaseRecord, PhaseState};
+use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
 use crate::contract::{BatchStatus, CourseCode, StorageReferences};
 
@@ -162,6 +162,35 @@ impl Batch {
     #[must_use]
     pub fn stuck_since(&self, now: Millis) -> Option<Millis> {
         self.requested_phases().find_map(|(_, record)| record.state.stuck_since(now))
+    }
+
+    /// Since when nothing is left to do with it but to retry it, if it is so.
+    #[must_use]
+    pub const fn rests_since(&self) -> Option<Millis> {
+        match self.status {
+            BatchStatus::CompletedSuccessfully
+            | BatchStatus::CompletedWithFailures
+            | BatchStatus::ContentIngestionFailed
+            | BatchStatus::FailedCritically
+            | BatchStatus::Cancelled => Some(self.updated_at),
+            BatchStatus::AwaitingContentValidation
+            | BatchStatus::AwaitingPipelineConfiguration
+            | BatchStatus::ReadyForPipelineExecution
+            | BatchStatus::ProcessingPipelines
+            | BatchStatus::AwaitingStudentValidation
+            | BatchStatus::StudentValidationCompleted
+            | BatchStatus::ValidationTimeoutProcessed => None,
+        }
+    }
+
+    /// Where the texts of the essay in this place lie: as it arrived, and as it came out of each phase.
+    pub fn storage_ids(&self, place: usize) -> impl Iterator<Item = &str> {
+        let arrived = self.essays.get(place).and_then(|essay| essay.content.as_ref());
+        let made = self.requested_phases().filter_map(move |(_, record)| match record.results.get(place)? {
+            EssayResult::Succeeded(output) => Some(output.text_storage_id.as_str()),
+            EssayResult::NotRun | EssayResult::Failed { .. } => None,
+        });
+        arrived.map(|content| content.text_storage_id.as_str()).into_iter().chain(made)
     }
 
     /// Whether every essay has text.

@@ -27,6 +27,12 @@ impl Cache {
         self.records.get(&id).cloned()
     }
 
+    pub(super) fn remove(&mut self, id: BatchId) {
+        if let Some(old) = self.records.pop(&id) {
+            self.weight -= weight_of(&old);
+        }
+    }
+
     pub(super) fn put(&mut self, batch: Arc<Batch>) {
         self.weight += weight_of(&batch);
         if let Some(old) = self.records.put(batch.id, batch) {

@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::request::{Claim, Request, Settlement};
-use super::{Engine, Error};
+use super::{Engine, Error, content_id};
 use crate::bus::Delivery;
 use crate::contract::Message;
 use crate::contract::idempotency::Key;
@@ -52,8 +52,13 @@ impl Engine {
         let key = Key::of(delivery.group().service(), delivery.message());
         let mut commit = Commit::new();
         publish.into_iter().try_for_each(|message| commit.publish(message))?;
+        let batch = delivery.message().key.parse();
         for text in &contents {
             commit.put_content(text);
+            // The outcome that names the text comes later, and the text stays until then.
+            if let Ok(batch) = batch {
+                commit.refer_to(&content_id(text), batch);
+            }
         }
         let identity = key.hash;
         let consumed = Some((delivery.group(), delivery.sequence(), key));

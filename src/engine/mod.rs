@@ -18,6 +18,7 @@ mod partition;
 mod publish;
 mod relay;
 mod request;
+mod retention;
 mod sweep;
 mod timers;
 
@@ -58,6 +59,8 @@ pub struct Options {
     pub rules: Rules,
     /// How often expired idempotency keys are swept, in milliseconds.
     pub sweep_interval_ms: u64,
+    /// How old what is over may get before the sweep removes it, in milliseconds; none for ever.
+    pub retain_ms: Option<u64>,
     /// How many partitions there are.
     pub partitions: usize,
 }
@@ -68,7 +71,14 @@ impl Options {
     pub fn new(store: store::Options) -> Self {
         // Stepping is quick and waiting for the disk is shared, so more partitions than cores help nobody.
         let partitions = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(1, 8));
-        Self { store, bus: bus::Options::default(), rules: Rules::default(), sweep_interval_ms: 60_000, partitions }
+        Self {
+            store,
+            bus: bus::Options::default(),
+            rules: Rules::default(),
+            sweep_interval_ms: 60_000,
+            retain_ms: None,
+            partitions,
+        }
     }
 }
 
@@ -166,6 +176,8 @@ pub struct Counters {
     pub broken_timers: AtomicU64,
     /// Idempotency keys that were swept.
     pub swept_keys: AtomicU64,
+    /// Batches, bulk retries and dead letters that were removed because they were old.
+    pub removed: AtomicU64,
 }
 
 impl Counters {
@@ -190,6 +202,7 @@ struct Shared {
     in_flight: InFlight,
     jobs: Jobs,
     rules: Rules,
+    retain_ms: Option<u64>,
     up_since: Millis,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -249,6 +262,7 @@ impl Engine {
             in_flight: InFlight::default(),
             jobs: Jobs::default(),
             rules: options.rules,
+            retain_ms: options.retain_ms,
             up_since,
             tasks,
             stop,
@@ -418,13 +432,16 @@ impl Engine {
     }
 
     fn partition_of(&self, identity: &[u8]) -> &mpsc::Sender<Request> {
+        &self.shared.partitions[self.partition_index(identity)]
+    }
+
+    fn partition_index(&self, identity: &[u8]) -> usize {
         // FNV-1a: spreads ids evenly, and is the same for ever.
         let hash = identity
             .iter()
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         let count = self.shared.partitions.len();
-        let index = usize::try_from(hash % u64::try_from(count).unwrap_or(1)).unwrap_or(0);
-        &self.shared.partitions[index]
+        usize::try_from(hash % u64::try_from(count).unwrap_or(1)).unwrap_or(0)
     }
 
     fn unavailable(&self) -> Error {

@@ -87,12 +87,20 @@ impl Partition {
             let mut committed = Ok(());
             for request in waiting.drain(..) {
                 is_last |= matches!(request, Request::Stop);
-                if let Request::Letters(request) = request {
-                    // It reads what the round is about to write, so that is written first.
-                    committed = committed.and(self.finish(std::mem::take(&mut round)));
-                    committed = committed.and(self.decide_and_commit(*request));
-                } else {
-                    self.take(&mut round, request);
+                match request {
+                    // These read what the round is about to write, so that is written first.
+                    Request::Letters(request) => {
+                        committed = committed.and(self.finish(std::mem::take(&mut round)));
+                        committed = committed.and(self.decide_and_commit(*request));
+                    }
+                    Request::Forget { batches, reply } => {
+                        committed = committed.and(self.finish(std::mem::take(&mut round)));
+                        let forgotten = self.forget(batches);
+                        committed = committed.and(forgotten.clone().map(drop));
+                        // The sweep may have ended.
+                        let _ = reply.send(forgotten);
+                    }
+                    request => self.take(&mut round, request),
                 }
             }
             if let Err(error) = committed.and(self.finish(round)) {
@@ -118,8 +126,27 @@ impl Partition {
                 self.claims.remove(&(group, key));
             }
             Request::Settle(settlement) => self.settle(round, *settlement),
-            Request::Letters(_) | Request::Stop => {}
+            Request::Letters(_) | Request::Forget { .. } | Request::Stop => {}
         }
+    }
+
+    /// Removes the batches that still rest since they were found, and says how many.
+    fn forget(&mut self, batches: Vec<(BatchId, Millis)>) -> Result<usize, Error> {
+        let mut commit = Commit::new();
+        let mut count = 0;
+        for (id, since) in batches {
+            let removed = self.record(&Round::default(), id).and_then(|batch| {
+                let Some(batch) = batch.filter(|batch| batch.rests_since() == Some(since)) else { return Ok(false) };
+                self.cache.remove(id);
+                self.store.remove_batch(&mut commit, &batch).map(|()| true)
+            });
+            match removed {
+                Ok(removed) => count += usize::from(removed),
+                Err(error) => tracing::error!(batch = %id, %error, "a batch cannot be read, so it is not removed"),
+            }
+        }
+        self.finish(Round { commit, ..Round::default() })?;
+        Ok(count)
     }
 
     fn decide_and_commit(&mut self, request: LetterRequest) -> Result<(), Error> {

@@ -17,11 +17,26 @@ use crate::store::{Commit, Sequence, Store, StoredAnswer};
 
 pub(super) enum Request {
     Step(Box<StepRequest>),
-    Query { batch: BatchId, run: Question },
-    Claim { group: Group, key: Key, reply: oneshot::Sender<Result<Claim, Error>> },
-    Release { group: Group, key: Key },
+    Query {
+        batch: BatchId,
+        run: Question,
+    },
+    Claim {
+        group: Group,
+        key: Key,
+        reply: oneshot::Sender<Result<Claim, Error>>,
+    },
+    Release {
+        group: Group,
+        key: Key,
+    },
     Settle(Box<Settlement>),
     Letters(Box<LetterRequest>),
+    /// Batches to remove, each if it still rests since then; how many were is the answer.
+    Forget {
+        batches: Vec<(BatchId, Millis)>,
+        reply: oneshot::Sender<Result<usize, Error>>,
+    },
     Stop,
 }
 

@@ -1,8 +1,10 @@
-//! The sweep: idempotency keys whose time is over are removed, a bite at a time.
+//! The sweep: what has expired, and what is old, is removed, a bite at a time.
 //!
-//! It walks the expiry index, so it reads what has expired and not what is stored.
+//! It walks indexes that are ordered by time, so it reads what goes and not what stays; and it rests after each bite as
+//! long as that took, so that it takes at most half of what the disk and the database can do.
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::{Engine, Error, blocking};
 use crate::crash::{self, Point};
@@ -20,7 +22,7 @@ async fn run(engine: Engine, interval_ms: u64) {
     loop {
         match engine.sweep().await {
             Ok(0) => {}
-            Ok(swept) => tracing::debug!(swept, "expired idempotency keys were removed"),
+            Ok(swept) => tracing::debug!(swept, "expired keys and old records were removed"),
             Err(error) => tracing::warn!(%error, "the sweep failed; the next one goes on"),
         }
         engine.clock().sleep(interval_ms.max(1)).await;
@@ -28,7 +30,8 @@ async fn run(engine: Engine, interval_ms: u64) {
 }
 
 impl Engine {
-    /// Removes every idempotency key that has expired, and says how many there were. Runs by itself at an interval.
+    /// Removes every idempotency key that has expired, and whatever has been over for longer than it is retained, and
+    /// says how many there were. Runs by itself at an interval.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; what was removed until then stays removed.
@@ -36,6 +39,7 @@ impl Engine {
         let now = self.clock().now();
         let mut swept = 0;
         loop {
+            let began = Instant::now();
             let store = self.shared.store.clone();
             let expired = blocking(move || store.expired_keys(now, BITE)).await?;
             let count = expired.len();
@@ -50,9 +54,14 @@ impl Engine {
                 swept += count;
             }
             if count < BITE {
-                return Ok(swept);
+                return Ok(swept + self.remove_old().await?);
             }
-            tokio::task::yield_now().await;
+            breathe(began).await;
         }
     }
+}
+
+/// Rests as long as it took since `began`.
+pub(super) async fn breathe(began: Instant) {
+    tokio::time::sleep(began.elapsed()).await;
 }

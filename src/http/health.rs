@@ -47,6 +47,7 @@ pub(super) async fn healthz(State(gateway): State<Gateway>) -> Response {
             "late_outcomes": count(&counters.late_outcomes),
             "broken_timers": count(&counters.broken_timers),
             "swept_keys": count(&counters.swept_keys),
+            "removed": count(&counters.removed),
         })),
     });
     let status = if is_healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Durability;
+use super::keys::Aged;
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
 };
@@ -35,6 +36,10 @@ pub struct Commit {
     contents: Vec<([u8; 32], Vec<u8>)>,
     messages: Vec<(Option<Group>, Vec<u8>, Message)>,
     expired: Vec<(Vec<u8>, Vec<u8>, Millis)>,
+    /// What goes where its entry among the ages is still there.
+    pub(super) aged: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
+    /// Texts that go where nobody refers to them any more.
+    pub(super) forgotten: Vec<[u8; 32]>,
 }
 
 /// A message of a commit that is durable.
@@ -56,7 +61,9 @@ impl Commit {
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.contents.is_empty() && self.messages.is_empty() && self.expired.is_empty()
+        let Self { writes, contents, messages, expired, aged, forgotten } = self;
+        let has_writes = !writes.is_empty() || !contents.is_empty() || !messages.is_empty();
+        !has_writes && expired.is_empty() && aged.is_empty() && forgotten.is_empty()
     }
 
     pub(super) fn into_writes(self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
@@ -77,6 +84,8 @@ impl Commit {
         self.contents.append(&mut other.contents);
         self.messages.append(&mut other.messages);
         self.expired.append(&mut other.expired);
+        self.aged.append(&mut other.aged);
+        self.forgotten.append(&mut other.forgotten);
     }
 
     /// Writes the parts of `new` that it does not share with `old`.
@@ -100,12 +109,19 @@ impl Commit {
                 self.put(keys::results(new.id, phase), codec::encode(&results)?);
             }
         }
-        self.list(old, new);
+        self.index(old, new);
         Ok(())
     }
 
+    /// Everything besides the record that follows from it.
+    pub(super) fn index(&mut self, old: Option<&Batch>, new: &Batch) {
+        self.list(old, new);
+        self.refer(old, new);
+        self.age(Aged::Batch(new.id), old.and_then(Batch::rests_since), new.rests_since());
+    }
+
     /// Lists the batch under what has become true of it, and no longer under what has not.
-    pub(super) fn list(&mut self, old: Option<&Batch>, new: &Batch) {
+    fn list(&mut self, old: Option<&Batch>, new: &Batch) {
         let (owner, registered_at) = (&new.details.user_id, new.details.registered_at);
         let key = |facet: Facet| keys::listed(&keys::listing(owner, facet), registered_at, new.id);
         let (before, after) = (old.map(Batch::facets).unwrap_or_default(), new.facets());
@@ -114,6 +130,48 @@ impl Commit {
         }
         for facet in after.iter().filter(|facet| !before.contains(facet)) {
             self.put(key(*facet), Vec::new());
+        }
+    }
+
+    /// Names the batch as one that refers to the texts that it did not refer to before.
+    fn refer(&mut self, old: Option<&Batch>, new: &Batch) {
+        let is_same = |old: &Batch, phase| match (old.phase(phase), new.phase(phase)) {
+            (Some(old), Some(new)) => Arc::ptr_eq(&old.results, &new.results),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if old.is_some_and(|old| {
+            Arc::ptr_eq(&old.essays, &new.essays) && Phase::ALL.into_iter().all(|phase| is_same(old, phase))
+        }) {
+            return;
+        }
+        for place in 0..new.essays.len() {
+            let mut named: Vec<&str> = old.into_iter().flat_map(|old| old.storage_ids(place)).collect();
+            for storage_id in new.storage_ids(place) {
+                if !named.contains(&storage_id) {
+                    named.push(storage_id);
+                    self.refer_to(storage_id, new.id);
+                }
+            }
+        }
+    }
+
+    /// Names `batch` as one that refers to a text, where that lies here.
+    pub fn refer_to(&mut self, storage_id: &str, batch: BatchId) {
+        if let Some(hash) = keys::hash_of(storage_id) {
+            self.put(keys::reference(&hash, batch), Vec::new());
+        }
+    }
+
+    /// Notes since when something may be removed once it is old.
+    pub(super) fn age(&mut self, aged: Aged, before: Option<Millis>, since: Option<Millis>) {
+        if before == since {
+            return;
+        }
+        if let Some(before) = before {
+            self.delete(keys::age(before, aged));
+        }
+        if let Some(since) = since {
+            self.put(keys::age(since, aged), Vec::new());
         }
     }
 
@@ -280,8 +338,20 @@ impl Committer {
             }
             batch.remove(index_key.as_slice());
         }
+        for (age, keys) in commits.iter().flat_map(|commit| &commit.aged) {
+            // Somebody may have come back to it meanwhile. Decided before the other writes of the group, for which it
+            // is there again.
+            if self.tree.contains_key(age).map_err(text)? {
+                batch.remove(age.as_slice());
+                for key in keys {
+                    batch.remove(key.as_slice());
+                }
+            }
+        }
+        let mut forgotten = Vec::new();
         for commit in commits {
             texts.extend(commit.contents);
+            forgotten.extend(commit.forgotten);
             for (key, value) in commit.writes {
                 match value {
                     Some(value) => batch.insert(key, value),
@@ -301,6 +371,7 @@ impl Committer {
         crash::reach(Point::CommitContents);
         self.tree.apply_batch(batch).map_err(text)?;
         crash::reach(Point::CommitApplied);
+        self.forget_contents(forgotten)?;
         self.make_durable()?;
         crash::reach(Point::CommitDurable);
         if !published.is_empty() {
@@ -327,6 +398,21 @@ impl Committer {
             is_empty = false;
         }
         if is_empty { Ok(()) } else { self.contents.apply_batch(batch).map_err(text) }
+    }
+
+    /// Removes the texts that nobody refers to. Those that somebody refers to in this very group are named by now. A
+    /// crash before this leaves texts that nobody knows of, and no more.
+    fn forget_contents(&self, hashes: Vec<[u8; 32]>) -> Result<(), String> {
+        let mut batch = sled::Batch::default();
+        for hash in hashes {
+            if self.tree.scan_prefix(keys::references(&hash)).next().transpose().map_err(text)?.is_some() {
+                continue;
+            }
+            for key in self.contents.scan_prefix(hash).keys() {
+                batch.remove(key.map_err(text)?);
+            }
+        }
+        self.contents.apply_batch(batch).map_err(text)
     }
 
     fn next_sequence(&mut self, group: Group) -> Sequence {

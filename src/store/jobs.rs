@@ -1,5 +1,6 @@
 //! Bulk retries: their records by owner, their batches, and which of them are running.
 
+use super::keys::Aged;
 use super::read::failed;
 use super::stored::{StoredJob, StoredMember};
 use super::{Commit, Error, Store, codec, keys};
@@ -14,7 +15,10 @@ impl Commit {
         let key = keys::job(&job.by, job.id);
         match job.state {
             JobState::Running => self.put(keys::running_job(job.id), key.clone()),
-            JobState::Finished { .. } | JobState::Stopped { .. } => self.delete(keys::running_job(job.id)),
+            JobState::Finished { at } | JobState::Stopped { at } => {
+                self.delete(keys::running_job(job.id));
+                self.age(Aged::job(&job.by, job.id), None, Some(at));
+            }
         }
         self.put(key, codec::encode(&StoredJob::of(job)?)?);
         Ok(())

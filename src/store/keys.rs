@@ -19,6 +19,8 @@
 //! | `m` | job, place u32 | a batch of a bulk retry |
 //! | `z` | letter | a dead letter |
 //! | `w` | group, topic, hash | the dead letter that this message became |
+//! | `c` | text's hash, batch | nothing: the batch refers to the text |
+//! | `g` | since u64 ms, what, its id | nothing: a batch, bulk retry or letter that may be removed once it is old |
 //! | `i` | owner's hash, facet, when registered u64 ms, batch | nothing: the batches of an owner |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
@@ -33,7 +35,7 @@ use crate::domain::{BatchId, Facet, JobId, LetterId, Millis, Phase, Timer, Timer
 use super::{Error, Sequence};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fbderalokhxtijqmzw";
+pub(super) const PREFIXES: &[u8] = b"fbderalokhxtijqmzwcg";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const BATCHES: &[u8] = b"b";
@@ -175,6 +177,88 @@ pub(super) fn timer_of(key: &[u8]) -> Result<(BatchId, Timer), Error> {
     Ok((BatchId(uuid::Uuid::from_bytes(batch)), Timer { kind, due, phase, attempt }))
 }
 
+/// Where the batches that refer to a text are named.
+pub(super) fn references(hash: &[u8; 32]) -> Vec<u8> {
+    let mut key = vec![b'c'];
+    key.extend_from_slice(hash);
+    key
+}
+
+pub(super) fn reference(hash: &[u8; 32], batch: BatchId) -> Vec<u8> {
+    let mut key = references(hash);
+    key.extend_from_slice(batch.0.as_bytes());
+    key
+}
+
+/// The hash behind a storage id, where the text lies here.
+pub(super) fn hash_of(storage_id: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(storage_id, &mut hash).ok().map(|()| hash)
+}
+
+/// Something that may be removed once it is old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aged {
+    /// A batch at rest.
+    Batch(BatchId),
+    /// A bulk retry that has ended, by its owner's hash.
+    Job([u8; 16], JobId),
+    /// A dead letter.
+    Letter(LetterId),
+}
+
+impl Aged {
+    pub(super) fn job(owner: &str, id: JobId) -> Self {
+        Self::Job(owner_hash(owner), id)
+    }
+}
+
+pub(super) const AGES: &[u8] = b"g";
+
+pub(super) fn age(since: Millis, aged: Aged) -> Vec<u8> {
+    let mut key = AGES.to_vec();
+    key.extend_from_slice(&since.0.to_be_bytes());
+    match aged {
+        Aged::Batch(id) => {
+            key.push(0);
+            key.extend_from_slice(id.0.as_bytes());
+        }
+        Aged::Job(owner, id) => {
+            key.push(1);
+            key.extend_from_slice(&owner);
+            key.extend_from_slice(id.0.as_bytes());
+        }
+        Aged::Letter(id) => {
+            key.push(2);
+            key.extend_from_slice(id.0.as_bytes());
+        }
+    }
+    key
+}
+
+/// The end of what may be removed since `time` or longer.
+pub(super) fn ages_after(time: Millis) -> Vec<u8> {
+    [AGES, &time.0.saturating_add(1).to_be_bytes()].concat()
+}
+
+/// Since when, and what.
+pub(super) fn aged(key: &[u8]) -> Result<(Millis, Aged), Error> {
+    let corrupt = || Error::Corrupt("an age's key cannot be read".to_owned());
+    let since = Millis(u64_at(key, 1)?);
+    let (kind, rest) = key[9..].split_first().ok_or_else(corrupt)?;
+    let id = |bytes: &[u8]| bytes.try_into().map(uuid::Uuid::from_bytes).map_err(|_| corrupt());
+    let aged = match kind {
+        0 => Aged::Batch(BatchId(id(rest)?)),
+        1 => {
+            let (owner, job) = rest.split_first_chunk::<16>().ok_or_else(corrupt)?;
+            Aged::Job(*owner, JobId(id(job)?))
+        }
+        2 => Aged::Letter(LetterId(id(rest)?)),
+        _ => return Err(corrupt()),
+    };
+    Ok((since, aged))
+}
+
 /// Owners are strings of up to 255 characters; sixteen bytes of a hash tell them apart as well.
 fn owner_hash(owner: &str) -> [u8; 16] {
     let mut hash = [0; 16];
@@ -186,6 +270,10 @@ pub(super) fn jobs_of(owner: &str) -> Vec<u8> {
     let mut key = vec![b'j'];
     key.extend_from_slice(&owner_hash(owner));
     key
+}
+
+pub(super) fn job_by_hash(owner: [u8; 16], id: JobId) -> Vec<u8> {
+    [b"j", &owner[..], id.0.as_bytes()].concat()
 }
 
 /// Ids of jobs are made by time, so their order is that of the jobs.

@@ -1,5 +1,6 @@
 //! Dead letters, the newest last; and which letter a message became, so that it becomes the same one again.
 
+use super::keys::Aged;
 use super::read::failed;
 use super::stored::StoredLetter;
 use super::{Commit, Error, Store, codec, keys};
@@ -13,6 +14,9 @@ impl Commit {
     /// # Errors
     /// As [`Commit::put_batch`].
     pub fn put_letter(&mut self, key: &Key, letter: &DeadLetter) -> Result<(), Error> {
+        let mut newest = letter.history.iter().rev().map(|event| event.at);
+        let (since, before) = (newest.next(), newest.next());
+        self.age(Aged::Letter(letter.id), before, since);
         self.put(keys::letter(letter.id), codec::encode(&StoredLetter::of(letter))?);
         self.put(keys::letter_of_message(letter.group, key), letter.id.0.as_bytes().to_vec());
         Ok(())

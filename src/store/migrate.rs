@@ -3,7 +3,7 @@
 //! | version | what it brought |
 //! | --- | --- |
 //! | 1 | the first |
-//! | 2 | the listing of batches; from what a failed essay was tried |
+//! | 2 | the listing of batches; which texts a batch refers to; since when it rests; from what a failed essay was tried |
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(super) fn prepare(committer: &mut Committer, directory: &Path) -> Result<(),
         None if tree.is_empty() => {}
         Some(Ok(1)) => {
             tracing::info!(from = 1, to = FORMAT_VERSION, "the store is brought up to this version's format");
-            list_every_batch(&tree)?;
+            index_every_batch(&tree)?;
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });
@@ -40,13 +40,13 @@ pub(super) fn prepare(committer: &mut Committer, directory: &Path) -> Result<(),
 }
 
 /// 1 to 2. A crash in the middle leaves version 1, and the next start writes the same keys again.
-fn list_every_batch(tree: &sled::Tree) -> Result<(), Error> {
+fn index_every_batch(tree: &sled::Tree) -> Result<(), Error> {
     let mut writes = sled::Batch::default();
     for (number, key) in tree.scan_prefix(keys::BATCHES).keys().enumerate() {
         let id = keys::batch_of(&key.map_err(failed)?)?;
         let mut commit = Commit::new();
         match read::batch(tree, id) {
-            Ok(Some(batch)) => commit.list(None, &batch),
+            Ok(Some(batch)) => commit.index(None, &batch),
             Ok(None) => {}
             // One that is damaged was no obstacle to the others before, and is none now.
             Err(error) => tracing::error!(batch = %id, %error, "a batch cannot be read, so it is not listed"),

@@ -16,6 +16,7 @@ mod letters;
 mod listing;
 mod migrate;
 mod read;
+mod retention;
 mod stored;
 mod verify;
 
@@ -26,8 +27,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use commit::{Commit, Published};
+pub use keys::Aged;
 pub use listing::Listed;
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
+pub use retention::Old;
 pub use stored::StoredAnswer;
 pub use verify::{Checked, verify};
 

@@ -175,6 +175,7 @@ pub struct Setup {
     pub faults: Value,
     pub rules: Rules,
     pub pipeline_limit: u32,
+    pub retain_ms: Option<u64>,
 }
 
 /// The default rules, but nothing is tried again by itself.
@@ -190,6 +191,7 @@ impl Default for Setup {
             faults: json!([]),
             rules: no_automatic_retry(),
             pipeline_limit: 0,
+            retain_ms: None,
         }
     }
 }
@@ -243,6 +245,7 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
             data: setup.data,
             rules: setup.rules,
             pipeline_limit: setup.pipeline_limit,
+            retain_ms: setup.retain_ms,
             workers,
         },
         clock,

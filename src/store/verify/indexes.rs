@@ -50,6 +50,20 @@ impl Check<'_> {
         Ok(())
     }
 
+    pub(super) fn ages(&mut self) -> Result<(), Error> {
+        let mut found = 0;
+        for entry in self.entries(keys::AGES) {
+            let (key, _) = entry?;
+            found += 1;
+            self.sound(&shown(&key), keys::aged(&key));
+        }
+        if found != self.ages {
+            let asked = self.ages;
+            self.violation(&format!("{found} things are marked as over, and {asked} are"));
+        }
+        Ok(())
+    }
+
     pub(super) fn expiries(&mut self) -> Result<(), Error> {
         for (prefix, length) in [(b"k", 35), (b"h", 33)] {
             for entry in self.entries(prefix) {

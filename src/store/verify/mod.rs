@@ -7,11 +7,12 @@ mod indexes;
 mod queues;
 
 use super::disk::DirectoryLock;
+use super::keys::Aged;
 use super::migrate::FORMAT_VERSION;
 use super::read::{self, decode_attempt, failed};
 use super::stored::StoredLate;
 use super::{Error, Options, codec, damaged, keys, open_unlocked};
-use crate::domain::{Batch, Phase};
+use crate::domain::{Batch, Millis, Phase};
 
 /// What was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
         Some(Ok(found)) => return Err(Error::OlderFormat { found, known: FORMAT_VERSION }),
         Some(Err(_)) | None => return Err(Error::Corrupt("the format version of the store".to_owned())),
     }
-    let mut check = Check { tree, contents, tell, checked: Checked::default(), timers: 0, listed: 0 };
+    let mut check = Check { tree, contents, tell, checked: Checked::default(), timers: 0, listed: 0, ages: 0 };
     check.every_batch()?;
     check.what_belongs_to_batches()?;
     check.outbox()?;
@@ -68,6 +69,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
     check.expiries()?;
     check.jobs()?;
     check.letters()?;
+    check.ages()?;
     check.contents()?;
     Ok(check.checked)
 }
@@ -80,6 +82,8 @@ struct Check<'a> {
     /// Timers and listing entries that the records ask for and that are there.
     timers: u64,
     listed: u64,
+    /// Ages that batches, bulk retries and letters ask for and that are there.
+    ages: u64,
 }
 
 type Entry = (sled::IVec, sled::IVec);
@@ -156,6 +160,22 @@ impl Check<'_> {
             } else {
                 self.violation(&format!("batch {id} is not listed under {facet:?}"));
             }
+        }
+        for hash in (0..batch.essays.len()).flat_map(|place| batch.storage_ids(place)).filter_map(keys::hash_of) {
+            if !self.has(&keys::reference(&hash, id))? {
+                self.violation(&format!("batch {id} is not named as one that refers to text {}", hex::encode(hash)));
+            }
+        }
+        self.age(&format!("batch {id}"), Aged::Batch(id), batch.rests_since())
+    }
+
+    /// What is over has its age, so that it can be removed once it is old.
+    fn age(&mut self, what: &str, aged: Aged, since: Option<Millis>) -> Result<(), Error> {
+        let Some(since) = since else { return Ok(()) };
+        if self.has(&keys::age(since, aged))? {
+            self.ages += 1;
+        } else {
+            self.violation(&format!("{what} is over and would never be removed"));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::super::keys::Aged;
 use super::super::read::failed;
 use super::super::stored::{StoredJob, StoredLetter, StoredMember, StoredMessage};
 use super::super::{Error, codec, keys};
@@ -52,6 +53,7 @@ impl Check<'_> {
                 running.insert(keys::running_job(job.id));
             }
             members += self.members(&job)?;
+            self.age(&format!("retry job {}", job.id), Aged::job(&job.by, job.id), job.state.ended_at())?;
         }
         let mut is_running = 0;
         for entry in self.entries(keys::RUNNING_JOBS) {
@@ -85,9 +87,6 @@ impl Check<'_> {
                 self.violation(&format!("retry job {} has skipped a batch before place {count}", job.id));
             }
             has_waiting |= member.outcome.is_none();
-            if !self.has(&keys::batch(member.batch))? {
-                self.violation(&format!("retry job {} has the batch {}, which is not there", job.id, member.batch));
-            }
             count += 1;
         }
         if count != job.total {
@@ -111,6 +110,8 @@ impl Check<'_> {
             if named.is_none_or(|id| id != letter.id.0.as_bytes()) {
                 self.violation(&format!("dead letter {} is not found by its message", letter.id));
             }
+            let since = letter.history.last().map(|event| event.at);
+            self.age(&format!("dead letter {}", letter.id), Aged::Letter(letter.id), since)?;
         }
         let named = self.entries(b"w").count();
         if u64::try_from(named) != Ok(self.checked.letters) {
