@@ -15,7 +15,7 @@ use crate::domain::Rules;
 use crate::engine::{self, Engine};
 use crate::http::{self, Gateway};
 use crate::store;
-pub use crate::store::Checked;
+pub use crate::store::{Checked, Restored};
 use crate::worker;
 
 /// How long requests that are being served may take once the program is told to end.
@@ -133,6 +133,34 @@ impl App {
         }
         self.engine.shutdown().await;
     }
+}
+
+/// Makes a backup of the store in `directory`, which nobody may have open, and hands it to `write` until that says that
+/// it wants no more.
+///
+/// # Errors
+/// Where the store cannot be read.
+pub fn backup(directory: &Path, created_at: &str, write: &mut dyn FnMut(Vec<u8>) -> bool) -> anyhow::Result<()> {
+    anyhow::ensure!(directory.join("store").is_dir(), "there is no store in {}", directory.display());
+    let store = store::Store::open(&store::Options::new(directory), Box::new(|_| {}))?;
+    let snapshot = store.snapshot().context("somebody is making a backup")?;
+    Ok(store::backup(&snapshot, created_at, write)?)
+}
+
+/// Checks that the backup in `file` is whole, and says when it was made.
+///
+/// # Errors
+/// Where it is not.
+pub fn check_backup(file: &Path) -> anyhow::Result<String> {
+    Ok(store::check_backup(file)?)
+}
+
+/// Makes a store in an empty directory out of the backup in `file`.
+///
+/// # Errors
+/// Where the file is no whole backup, or the directory is not fit.
+pub fn restore(directory: &Path, file: &Path) -> anyhow::Result<Restored> {
+    Ok(store::restore(&store::Options::new(directory), file)?)
 }
 
 /// Checks the store in `directory`, which nobody may have open, and tells each violation as it is found.

@@ -8,13 +8,13 @@ mod harness;
 
 use std::path::Path;
 
-use harness::{Client, Server, Setup, kept, start_app};
+use harness::{Client, Server, Setup, kept, start_app, verify};
 use rephase::clock::ManualClock;
 use rephase::domain::Millis;
 use serde_json::Value;
 
 /// The versions whose stores lie in tests/fixtures/stores.
-const VERSIONS: [&str; 1] = ["v1"];
+const VERSIONS: [&str; 2] = ["v1", "v2"];
 
 /// The owner of the batches in them.
 const OWNER: &str = "gold";
@@ -82,5 +82,17 @@ async fn what_an_older_version_left_running_is_finished() {
             let status = client.until_settled(was["batch_id"].as_str().expect("an id")).await;
             assert_eq!(status["status"], "completed_successfully", "{version}: {status:#}");
         }
+    }
+}
+
+#[test]
+fn a_backup_of_every_version_is_restored() {
+    for version in ["v1"] {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/backups/{version}.jsonl"));
+        let elsewhere = tempfile::tempdir().expect("a directory");
+        let directory = elsewhere.path().join("restored");
+        let restored = rephase::app::restore(&directory, &fixture).expect("it is whole");
+        assert_eq!((restored.checked.batches, restored.checked.violations), (7, 0), "{version}");
+        verify(&directory);
     }
 }

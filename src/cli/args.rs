@@ -22,6 +22,10 @@ pub struct Arguments {
 pub enum Command {
     /// Serve the HTTP API, with simulated workers for every phase.
     Serve(ServeArguments),
+    /// Write the state of a server, as it is at one moment, into a file.
+    Backup(BackupArguments),
+    /// Make a data directory out of a backup.
+    Restore(RestoreArguments),
     /// Check the state of a stopped server. Exits with 1 where something is wrong, with 2 where it cannot be read.
     Verify(VerifyArguments),
     /// Show a phase fail and be retried, with a sample class on a server of its own.
@@ -73,6 +77,31 @@ pub struct ServeArguments {
 
 /// The phases that a setting is about.
 type Phases = Vec<Phase>;
+
+/// Arguments of `backup`.
+#[derive(Debug, Args)]
+pub struct BackupArguments {
+    /// File to write; one that is there is replaced once the backup is whole.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Where the server is that runs.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    pub(super) url: String,
+    /// Directory of a stopped server, in place of one that runs.
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    pub(super) data_dir: Option<PathBuf>,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    /// The backup.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Directory to make; it must be empty, or not be there.
+    #[arg(long, value_name = "DIR", default_value = "rephase-data")]
+    pub(super) data_dir: PathBuf,
+}
 
 /// Arguments of `verify`.
 #[derive(Debug, Args)]

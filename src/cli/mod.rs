@@ -1,6 +1,7 @@
 //! The command line: arguments, and the commands that use the server over HTTP as anybody would.
 
 mod args;
+mod backup;
 mod client;
 mod demo;
 mod serve;
@@ -20,6 +21,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Serve(arguments) => serve::run(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Backup(arguments) => backup::backup(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Restore(arguments) => backup::restore(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => verify::run(arguments).await,
     }
 }

@@ -46,7 +46,7 @@ fn as_json(checked: &Checked) -> String {
     .to_string()
 }
 
-fn as_text(checked: &Checked) -> String {
+pub(super) fn as_text(checked: &Checked) -> String {
     let Checked { batches, attempts, messages, keys, timers, jobs, letters, contents, violations } = checked;
     let verdict = if *violations == 0 { "sound".to_owned() } else { format!("{violations} violation(s)") };
     format!(

@@ -5,6 +5,7 @@
 //! committed; the orchestrator's consumer, which turns messages into steps; the timers; the sweep. Everybody else uses
 //! the [`Engine`] handle and never the store.
 
+mod backup;
 mod cache;
 mod consume;
 mod inbound;
@@ -109,6 +110,9 @@ pub enum Error {
         /// The most there can be.
         limit: usize,
     },
+    /// One backup at a time.
+    #[error("a backup is being made already; wait for its end")]
+    BackupRunning,
     /// Too much is waiting already.
     #[error("too many requests are waiting; try again in a moment")]
     Overloaded,

@@ -21,6 +21,10 @@ impl Engine {
     /// Removes everything that has been over for longer than this server retains, and says how much that was.
     pub(super) async fn remove_old(&self) -> Result<usize, Error> {
         let Some(retain_ms) = self.shared.retain_ms else { return Ok(0) };
+        if self.shared.store.has_snapshot() {
+            // A backup still wants what is old; the next sweep is soon enough.
+            return Ok(0);
+        }
         let before = Millis(self.clock().now().0.saturating_sub(retain_ms));
         let (mut removed, mut after) = (0, None);
         loop {

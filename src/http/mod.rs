@@ -4,6 +4,7 @@
 //! the answer. Every error is a problem (RFC 9457) with the string member `error`, an error code and the correlation
 //! id; every answer carries `X-Correlation-ID`.
 
+mod backup;
 mod batches;
 mod content;
 mod context;
@@ -79,6 +80,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/content/{storage_id}", get(content::read))
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
+        .route("/internal/v1/backup", get(backup::read))
         .route("/internal/v1/dead-letters", get(dead_letters::list))
         .route("/internal/v1/dead-letters/redrive", post(dead_letters::redrive_many))
         .route("/internal/v1/dead-letters/discard", post(dead_letters::discard_many))

@@ -164,7 +164,7 @@ impl From<engine::Error> for Problem {
     fn from(error: engine::Error) -> Self {
         match error {
             engine::Error::Rejected(rejected) => rejected.into(),
-            engine::Error::KeyInFlight => Self::conflict(error.to_string()),
+            engine::Error::KeyInFlight | engine::Error::BackupRunning => Self::conflict(error.to_string()),
             engine::Error::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, codes::IDEMPOTENCY_KEY_REUSED, error.to_string())
             }

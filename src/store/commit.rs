@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::disk::Durability;
 use super::keys::Aged;
+use super::snapshot::{Overwritten, Writes};
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
 };
@@ -291,6 +292,8 @@ pub(super) struct Committer {
     pub(super) tree: sled::Tree,
     pub(super) contents: sled::Tree,
     pub(super) durability: Durability,
+    /// What an open view of the store still has to see.
+    pub(super) overwritten: Overwritten,
     pub(super) failure: Arc<OnceLock<Arc<str>>>,
     pub(super) feed: Feed,
     /// How many times something was made durable.
@@ -327,24 +330,24 @@ impl Committer {
             return Ok(());
         }
         crash::reach(Point::CommitTaken);
-        let mut batch = sled::Batch::default();
+        let mut batch = Writes::default();
         let mut texts = HashMap::new();
         let mut published = Vec::new();
         for (index_key, key, expires) in commits.iter().flat_map(|commit| &commit.expired) {
             // The key may have been completed again meanwhile; then only the old index entry goes. Decided here, where
             // the only writer is, and before the other writes of the group.
             if self.tree.get(key).map_err(text)?.is_some_and(|value| value.starts_with(&expires.0.to_be_bytes())) {
-                batch.remove(key.as_slice());
+                batch.remove(key.clone());
             }
-            batch.remove(index_key.as_slice());
+            batch.remove(index_key.clone());
         }
         for (age, keys) in commits.iter().flat_map(|commit| &commit.aged) {
             // Somebody may have come back to it meanwhile. Decided before the other writes of the group, for which it
             // is there again.
             if self.tree.contains_key(age).map_err(text)? {
-                batch.remove(age.as_slice());
+                batch.remove(age.clone());
                 for key in keys {
-                    batch.remove(key.as_slice());
+                    batch.remove(key.clone());
                 }
             }
         }
@@ -369,7 +372,7 @@ impl Committer {
         // Before what refers to them: a crash between the two leaves texts that nobody knows of, and no more.
         self.write_contents(texts)?;
         crash::reach(Point::CommitContents);
-        self.tree.apply_batch(batch).map_err(text)?;
+        self.overwritten.write(&self.tree, batch).map_err(text)?;
         crash::reach(Point::CommitApplied);
         self.forget_contents(forgotten)?;
         self.make_durable()?;
@@ -403,6 +406,10 @@ impl Committer {
     /// Removes the texts that nobody refers to. Those that somebody refers to in this very group are named by now. A
     /// crash before this leaves texts that nobody knows of, and no more.
     fn forget_contents(&self, hashes: Vec<[u8; 32]>) -> Result<(), String> {
+        // Whoever looks at the store as it was may still want them.
+        if self.overwritten.is_open() {
+            return Ok(());
+        }
         let mut batch = sled::Batch::default();
         for hash in hashes {
             if self.tree.scan_prefix(keys::references(&hash)).next().transpose().map_err(text)?.is_some() {

@@ -7,16 +7,20 @@
 //! into one flush. No read shows what is not durable as long as the reader waits for its own commits, since every batch
 //! has one owner that does both.
 
+mod backup;
 mod codec;
 mod commit;
 mod disk;
 mod jobs;
 mod keys;
 mod letters;
+mod lines;
 mod listing;
 mod migrate;
 mod read;
+mod restore;
 mod retention;
+mod snapshot;
 mod stored;
 mod verify;
 
@@ -26,16 +30,20 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use backup::backup;
 pub use commit::{Commit, Published};
 pub use keys::Aged;
 pub use listing::Listed;
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
+pub use restore::{Restored, check_backup, restore};
 pub use retention::Old;
+pub use snapshot::Snapshot;
 pub use stored::StoredAnswer;
 pub use verify::{Checked, verify};
 
 use commit::{Committer, Request};
 use disk::{DirectoryLock, Durability};
+use snapshot::Overwritten;
 
 /// The number of a message in the outbox of one group; counts up without holes while the process lives.
 pub type Sequence = u64;
@@ -108,6 +116,14 @@ pub enum Error {
         /// This version's.
         known: u32,
     },
+    /// A file is no backup, or not a whole one.
+    #[error("{} cannot be restored: {reason}", .file.display())]
+    Backup {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A stored value is not what it should be.
     #[error("a stored value cannot be read: {0}")]
     Corrupt(String),
@@ -134,6 +150,7 @@ struct Shared {
     tree: sled::Tree,
     /// Contents by their hash. They never change, so they may be written just before what refers to them.
     contents: sled::Tree,
+    overwritten: Overwritten,
     commits: tokio::sync::mpsc::Sender<Request>,
     failure: Arc<OnceLock<Arc<str>>>,
     flushes: Arc<AtomicU64>,
@@ -161,6 +178,7 @@ impl Store {
         let contents = database.open_tree("contents").map_err(|error| damaged(&options.directory, &error))?;
         let durability = Durability::new(options, &path)?;
         let failure = Arc::new(OnceLock::new());
+        let overwritten = Overwritten::default();
         let flushes = Arc::new(AtomicU64::new(0));
         let (commits, requests) = tokio::sync::mpsc::channel(COMMIT_QUEUE);
         let mut committer = Committer {
@@ -168,6 +186,7 @@ impl Store {
             tree: tree.clone(),
             contents: contents.clone(),
             durability,
+            overwritten: overwritten.clone(),
             failure: Arc::clone(&failure),
             feed,
             flushes: Arc::clone(&flushes),
@@ -180,7 +199,17 @@ impl Store {
             .map_err(|error| disk::directory_error(&options.directory, &error))?;
         let committer = Mutex::new(Some(thread));
         Ok(Self {
-            shared: Arc::new(Shared { database, tree, contents, commits, failure, flushes, committer, _lock: lock }),
+            shared: Arc::new(Shared {
+                database,
+                tree,
+                contents,
+                overwritten,
+                commits,
+                failure,
+                flushes,
+                committer,
+                _lock: lock,
+            }),
         })
     }
 

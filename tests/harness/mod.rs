@@ -386,3 +386,46 @@ pub fn damage(directory: &Path, batch: &str) {
     assert!(tree.insert(key, b"damaged").expect("written").is_some(), "there is a record");
     tree.flush().expect("flushed");
 }
+
+/// A store with something of everything: what failed, runs, waits and was cancelled, a bulk retry in its middle, a
+/// dead letter, keys.
+pub async fn fill(directory: &Path) {
+    let faults = json!([
+        { "phase": "nlp", "attempts": [1], "essays": [0], "error_code": "NLP_SERVICE_ERROR", "category": "permanent" },
+        { "phase": "cj_assessment", "error_code": "TIMEOUT", "retry_after_ms": 60_000 },
+        { "phase": "ai_feedback", "delay_ms": 60_000 },
+    ]);
+    let setup = Setup { data: kept(directory), faults, rules: Rules::default(), ..Setup::default() };
+    let server = Server::start(setup).await;
+    let client = &server.client;
+    client.registered_batch(2).await;
+    let mut batches = Vec::new();
+    for pipeline in ["nlp", "nlp", "nlp", "cj_assessment", "ai_feedback", "ai_feedback"] {
+        let batch = client.ready_batch(2).await;
+        client.pipeline(&batch, pipeline).await;
+        batches.push((batch, pipeline));
+    }
+    for (batch, pipeline) in &batches {
+        let wanted = if *pipeline == "nlp" { "completed_with_partial_success" } else { "in_progress" };
+        client.until_phase(batch, pipeline, wanted).await;
+    }
+    client.post(&format!("/v1/batches/{}/cancel", batches[5].0), json!({})).await;
+    client.retry(&batches[0].0, json!({ "phase_name": "nlp", "only_failed": true })).await;
+    client.until_settled(&batches[0].0).await;
+    server
+        .app
+        .engine()
+        .publish(request_message(Uuid::new_v4(), &batches[0].0, "eve", "nlp", true))
+        .await
+        .expect("sent");
+    let body =
+        json!({ "filter": { "phase_status": "completed_with_partial_success" }, "phase": "nlp", "per_second": 1 });
+    let keyed = client.request(reqwest::Method::POST, "/v1/retry-jobs").header("Idempotency-Key", "k").json(&body);
+    assert_eq!(Client::send(keyed).await.status, 202);
+    // The newest comes first.
+    client.until_phase(&batches[5].0, "nlp", "completed_successfully").await;
+    while client.get("/internal/v1/dead-letters").await.json()["dead_letters"] == json!([]) {
+        tokio::task::yield_now().await;
+    }
+    server.app.stop().await;
+}

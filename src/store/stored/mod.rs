@@ -11,6 +11,7 @@ mod attempt;
 mod job;
 mod letter;
 mod message;
+mod readable;
 
 use super::{Error, keys};
 use crate::domain::{
@@ -238,6 +239,7 @@ pub(in crate::store) struct StoredDetails {
     user_id: String,
     org_id: Option<String>,
     course_code: String,
+    #[serde(with = "readable::option")]
     student_prompt_ref: Option<Vec<u8>>,
     assignment_id: Option<String>,
     assignment_is_prompt: bool,
@@ -307,6 +309,7 @@ pub(in crate::store) enum StoredResult {
         made_at: u64,
         made_from: u64,
         text_storage_id: String,
+        #[serde(with = "readable::option")]
         spellcheck_metrics: Option<Vec<u8>>,
     },
     /// As it was written before what an essay failed on was kept.
