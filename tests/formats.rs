@@ -16,6 +16,9 @@ use serde_json::Value;
 /// The versions whose stores lie in tests/fixtures/stores.
 const VERSIONS: [&str; 2] = ["v1", "v2"];
 
+/// The versions whose backups lie in tests/fixtures/backups.
+const BACKUPS: [&str; 1] = ["v1"];
+
 /// The owner of the batches in them.
 const OWNER: &str = "gold";
 
@@ -87,7 +90,7 @@ async fn what_an_older_version_left_running_is_finished() {
 
 #[test]
 fn a_backup_of_every_version_is_restored() {
-    for version in ["v1"] {
+    for version in BACKUPS {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/backups/{version}.jsonl"));
         let elsewhere = tempfile::tempdir().expect("a directory");
         let directory = elsewhere.path().join("restored");
