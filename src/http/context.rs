@@ -271,3 +271,13 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
         Ok(Self(Some(versions)))
     }
 }
+
+/// The most entries of one page of anything.
+pub(super) const MAX_PAGE: usize = 200;
+
+/// How many entries a page has at the most: as asked, else `default`.
+pub(super) fn page_size(asked: Option<usize>, default: usize) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(default);
+    let is_possible = (1..=MAX_PAGE).contains(&limit);
+    if is_possible { Ok(limit) } else { Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}"))) }
+}

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::context::{Body, Identity, Named, respond};
+use super::context::{Body, Identity, Named, page_size, respond};
 use super::listing::reason;
 use super::{Gateway, Problem};
 use crate::contract::Topic;
@@ -16,8 +16,7 @@ use crate::contract::requests::ClientId;
 use crate::domain::{DeadLetter, Decision, LetterChange, LetterEvent, LetterId, LetterState};
 use crate::engine::{Answer, Decided, Decisions, LetterFilter, MAX_DECISIONS, Undecided};
 
-/// The most letters of one page, and how many there are where nobody says.
-const MAX_PAGE: usize = 200;
+/// How many letters a page has where nobody says.
 const DEFAULT_PAGE: usize = 50;
 
 /// Where a letter stands, as clients write it.
@@ -55,10 +54,7 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let Query(query) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if limit == 0 || limit > MAX_PAGE {
-        return Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}")));
-    }
+    let limit = page_size(query.limit, DEFAULT_PAGE)?;
     let after = query.cursor.map(|cursor| cursor.parse::<LetterId>()).transpose();
     let after = after.map_err(|_| Problem::invalid("cursor is not one that this server gave"))?;
     let filter = LetterFilter { state: query.state.map(LetterState::from), topic: query.topic };

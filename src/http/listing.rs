@@ -8,14 +8,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::context::Identity;
+use super::context::{Identity, page_size};
 use super::{Gateway, Problem};
 use crate::contract::{BatchClientStatus, ErrorCode, PipelineExecutionStatus};
 use crate::domain::{Batch, BatchId, Filter, Millis};
 use crate::engine::Place;
 
-/// The most batches of one page, and how many there are where nobody says.
-const MAX_PAGE: usize = 200;
+/// How many batches a page has where nobody says.
 const DEFAULT_PAGE: usize = 50;
 
 /// A filter, as clients write it.
@@ -77,10 +76,7 @@ pub(super) async fn list(
     let engine = gateway.engine()?;
     let owner = identity.user(None)?;
     let Query(query) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if limit == 0 || limit > MAX_PAGE {
-        return Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}")));
-    }
+    let limit = page_size(query.limit, DEFAULT_PAGE)?;
     let after = query.cursor.as_deref().map(place_of).transpose()?;
     let ListQuery { status, phase, phase_status, error_code, since, until, stuck, .. } = query;
     let filter = FilterRequest { status, phase, phase_status, error_code, since, until, stuck }.into_filter()?;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::batches::batch_id;
-use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag};
+use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size};
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
@@ -20,9 +20,6 @@ use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::attempt_view;
 use crate::domain::{AttemptOutcome, Batch, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
 use crate::engine::{DEFAULT_RETRY_REASON, Reader, Submission};
-
-/// The most attempts that one answer lists.
-const MAX_PAGE: usize = 200;
 
 #[derive(Deserialize)]
 pub(super) struct PipelineRequest {
@@ -194,10 +191,7 @@ pub(super) async fn attempts(
     let engine = gateway.engine()?;
     let query = query.map_err(|_| Problem::invalid("from and limit are numbers"))?;
     let Query(AttemptsQuery { from, limit }) = query;
-    let limit = limit.unwrap_or(MAX_PAGE);
-    if limit == 0 || limit > MAX_PAGE {
-        return Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}")));
-    }
+    let limit = page_size(limit, MAX_PAGE)?;
     let phase: Phase = phase.parse()?;
     let read = move |reader: Reader<'_>| {
         let batch = reader.batch().ok_or(Rejected::NoSuchBatch)?;

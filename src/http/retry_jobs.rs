@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::context::{Body, CorrelationId, Identity, respond};
+use super::context::{Body, CorrelationId, Identity, MAX_PAGE, page_size, respond};
 use super::listing::{FilterRequest, reason};
 use super::phases::reason_or_default;
 use super::{Gateway, Problem};
@@ -19,9 +19,6 @@ use crate::contract::Text;
 use crate::contract::requests::{ClientId, RetryReason};
 use crate::domain::{Batch, BatchId, JobId, JobMember, MemberResult, Millis, PhaseState, RetryJob};
 use crate::engine::{Answer, JobPreview, JobProgress, JobRequest, MAX_PER_SECOND};
-
-/// The most batches or jobs of one page.
-const MAX_PAGE: usize = 200;
 
 /// How many batches are retried in a second where nobody says.
 const DEFAULT_PER_SECOND: u32 = 10;
@@ -85,14 +82,6 @@ fn no_such_job() -> Problem {
     Problem::not_found("there is no such retry job")
 }
 
-fn page_of(limit: Option<usize>) -> Result<usize, Problem> {
-    match limit.unwrap_or(MAX_PAGE) {
-        0 => Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}"))),
-        limit if limit > MAX_PAGE => Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}"))),
-        limit => Ok(limit),
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JobQuery {
@@ -110,7 +99,7 @@ pub(super) async fn read(
     let engine = gateway.engine()?;
     let by = identity.user(None)?;
     let Query(JobQuery { from, limit }) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
-    let progress = engine.retry_job(by, job_id(&id)?, from.unwrap_or(0), page_of(limit)?).await?;
+    let progress = engine.retry_job(by, job_id(&id)?, from.unwrap_or(0), page_size(limit, MAX_PAGE)?).await?;
     let JobProgress { job, counts, members } = progress.ok_or_else(no_such_job)?;
     let mut body = job_view(&job);
     body["counts"] = counts_view(&counts);
@@ -136,7 +125,7 @@ pub(super) async fn list(
     let engine = gateway.engine()?;
     let by = identity.user(None)?;
     let Query(JobsQuery { limit, cursor }) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
-    let limit = page_of(limit)?;
+    let limit = page_size(limit, MAX_PAGE)?;
     let before = cursor.map(|cursor| cursor.parse::<JobId>()).transpose();
     let before = before.map_err(|_| Problem::invalid("cursor is not one that this server gave"))?;
     let mut jobs = engine.retry_jobs(by, before, limit + 1).await?;
