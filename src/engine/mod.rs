@@ -26,7 +26,7 @@ mod timers;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -207,6 +207,8 @@ struct Shared {
     jobs: Jobs,
     rules: Rules,
     retain_ms: Option<u64>,
+    /// One sweep at a time.
+    sweeping: Semaphore,
     up_since: Millis,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -267,6 +269,7 @@ impl Engine {
             jobs: Jobs::default(),
             rules: options.rules,
             retain_ms: options.retain_ms,
+            sweeping: Semaphore::new(1),
             up_since,
             tasks,
             stop,

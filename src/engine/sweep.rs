@@ -10,8 +10,8 @@ use super::{Engine, Error, blocking};
 use crate::crash::{self, Point};
 use crate::store::Commit;
 
-/// How many keys are removed in one commit.
-const BITE: usize = 256;
+/// How many keys are removed in one commit: so few that a request behind it hardly waits.
+const BITE: usize = 16;
 
 pub(super) fn start(engine: &Engine, interval_ms: u64) {
     let handle = engine.clone();
@@ -36,6 +36,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Unavailable`]; what was removed until then stays removed.
     pub async fn sweep(&self) -> Result<usize, Error> {
+        // Two at once would read and remove the same.
+        let Ok(_turn) = self.shared.sweeping.acquire().await else { return Ok(0) };
         let now = self.clock().now();
         let mut swept = 0;
         loop {
