@@ -197,6 +197,18 @@ async fn a_job_that_is_stopped_leaves_the_rest_alone() {
     assert_eq!((again.status, &again.json()["ended_at"]), (200, &stopped.json()["ended_at"]));
 }
 
+#[tokio::test]
+async fn a_job_that_is_stopped_before_its_last_batch_has_not_finished() {
+    let server = Server::with_faults(faults()).await;
+    let client = &server.client;
+    failed_batches(&server, 2).await;
+    let job = start(client, all_failed(1)).await;
+    until_waiting(client, &job, 1).await;
+    let stopped = Client::send(client.request(reqwest::Method::DELETE, &format!("/v1/retry-jobs/{job}"))).await;
+    assert_eq!((stopped.status, &stopped.json()["status"]), (200, &json!("stopped")), "{}", stopped.text);
+    assert_eq!(progress(client, &job).await["counts"]["waiting"], 1);
+}
+
 async fn server_on(directory: &Path) -> Server {
     Server::start(Setup { data: kept(directory), faults: faults(), ..Setup::default() }).await
 }

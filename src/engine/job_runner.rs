@@ -104,17 +104,17 @@ async fn run(engine: &Engine, mut job: RetryJob, stop: &CancellationToken) -> Re
         let (store, id) = (engine.shared.store.clone(), job.id);
         let members = blocking(move || store.job_members(id, first, PAGE)).await?;
         for (place, member) in members {
+            if member.outcome.is_none() {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break 'pages,
+                    () = clock.sleep_until(pace.due()) => {}
+                }
+                retry(engine, &job, place, member).await?;
+                pace.next(clock.now());
+            }
+            // Only now: one that is stopped before its last batch has not finished.
             first = place + 1;
-            if member.outcome.is_some() {
-                continue;
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break 'pages,
-                () = clock.sleep_until(pace.due()) => {}
-            }
-            retry(engine, &job, place, member).await?;
-            pace.next(clock.now());
         }
         if first >= job.total {
             break;
