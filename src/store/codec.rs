@@ -10,6 +10,17 @@ const VERSION: u8 = 1;
 
 const LAYOUT: bincode::config::Configuration = bincode::config::standard();
 
+/// How many bytes one encoded byte may at most claim: an integer of eight bytes is written in one where it is small.
+const CLAIM: usize = 8;
+
+/// Sizes of values, in bytes. Lengths inside a damaged value can say anything, and memory is asked for before there are
+/// bytes to fill it; so a value may claim what the longest of its size could. A limit of the library is part of a type,
+/// hence these steps: most records, those of large batches, messages and answers about them, and what no value exceeds.
+const SMALL: usize = 4 * 1_024;
+const MEDIUM: usize = 256 * 1_024;
+const LARGE: usize = 8 * 1_024 * 1_024;
+const LARGEST: usize = 256 * 1_024 * 1_024;
+
 /// Encodes a stored type.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![VERSION];
@@ -24,10 +35,49 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if *version != VERSION {
         return Err(Error::Corrupt(format!("it has the unknown version {version}")));
     }
-    let (value, length) =
-        bincode::serde::decode_from_slice(body, LAYOUT).map_err(|error| Error::Corrupt(error.to_string()))?;
+    let (value, length) = match body.len() {
+        ..=SMALL => decode_within::<T, { CLAIM * SMALL }>(body),
+        ..=MEDIUM => decode_within::<T, { CLAIM * MEDIUM }>(body),
+        ..=LARGE => decode_within::<T, { CLAIM * LARGE }>(body),
+        ..=LARGEST => decode_within::<T, { CLAIM * LARGEST }>(body),
+        _ => Err(Error::Corrupt("it is larger than any value".to_owned())),
+    }?;
     if length != body.len() {
         return Err(Error::Corrupt("it has bytes behind its end".to_owned()));
     }
     Ok(value)
+}
+
+fn decode_within<T: DeserializeOwned, const LIMIT: usize>(body: &[u8]) -> Result<(T, usize), Error> {
+    let decoded = bincode::serde::decode_from_slice(body, LAYOUT.with_limit::<LIMIT>());
+    decoded.map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_is_not_there_is_an_error_and_asks_for_no_memory() {
+        // A text whose length is written in eight bytes: 2^40 would be a terabyte, the last more than any memory.
+        for length in [1_u64 << 40, 1 << 60, u64::MAX] {
+            let mut bytes = vec![VERSION, 253];
+            bytes.extend(length.to_le_bytes());
+            bytes.extend([b'x'; 100]);
+            assert!(matches!(decode::<String>(&bytes), Err(Error::Corrupt(_))), "{length}");
+            assert!(matches!(decode::<Vec<String>>(&bytes), Err(Error::Corrupt(_))), "{length}");
+            assert!(matches!(decode::<Vec<u8>>(&bytes), Err(Error::Corrupt(_))), "{length}");
+        }
+    }
+
+    #[test]
+    fn whatever_was_encoded_fits_the_limit_of_its_size() {
+        for count in [0, SMALL - 3, SMALL, SMALL + 1, MEDIUM, MEDIUM + 1] {
+            // Eight bytes each in memory, one when written: what claims most.
+            let small = vec![1_u64; count];
+            assert_eq!(decode::<Vec<u64>>(&encode(&small).expect("encoded")).expect("decoded"), small);
+            let text = "x".repeat(count);
+            assert_eq!(decode::<String>(&encode(&text).expect("encoded")).expect("decoded"), text);
+        }
+    }
 }
