@@ -59,6 +59,14 @@ pub(super) fn read(message: &Message) -> Result<Inbound, Unreadable> {
     }
 }
 
+/// Whether the orchestrator would understand `message`: the batch it is about, or why it would become a dead letter.
+///
+/// # Errors
+/// Where the message says nothing that could be done, in words for people.
+pub fn readable(message: &Message) -> Result<BatchId, String> {
+    read(message).map(|inbound| inbound.batch).map_err(|unreadable| unreadable.to_string())
+}
+
 fn envelope<T: DeserializeOwned>(message: &Message) -> Result<Envelope<T>, Unreadable> {
     Ok(serde_json::from_slice(&message.body)?)
 }

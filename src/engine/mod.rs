@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use crate::store::StoredAnswer as Answer;
-pub use inbound::DEFAULT_RETRY_REASON;
+pub use inbound::{DEFAULT_RETRY_REASON, readable};
 pub use jobs::{JobPreview, JobProgress, JobRequest, MAX_JOB_BATCHES, MAX_PER_SECOND};
 pub use letters::{Decided, Decisions, LetterFilter, MAX_DECISIONS, MAX_DELIVERIES, Undecided};
 pub use listing::{Page, Place};

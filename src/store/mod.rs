@@ -38,7 +38,7 @@ pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
 pub use restore::{Restored, check_backup, restore};
 pub use retention::Old;
 pub use snapshot::Snapshot;
-pub use stored::StoredAnswer;
+pub use stored::{StoredAnswer, readable};
 pub use verify::{Checked, verify};
 
 use commit::{Committer, Request};

@@ -17,7 +17,7 @@ pub(in crate::store) struct StoredJob {
     only_failed: bool,
     reason: String,
     per_second: u32,
-    #[serde(with = "super::readable::option")]
+    #[serde(with = "super::text::option")]
     filter: Option<Vec<u8>>,
     origin: StoredOrigin,
     total: u32,

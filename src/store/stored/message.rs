@@ -13,7 +13,7 @@ pub(in crate::store) struct StoredMessage {
     key: String,
     /// Event id and trace id.
     headers: Option<(Uuid, Uuid)>,
-    #[serde(with = "super::readable")]
+    #[serde(with = "super::text")]
     body: Vec<u8>,
 }
 
@@ -47,6 +47,6 @@ pub struct StoredAnswer {
     /// Headers besides those of every answer.
     pub headers: Vec<(String, String)>,
     /// The body, as JSON.
-    #[serde(with = "super::readable")]
+    #[serde(with = "super::text")]
     pub body: Vec<u8>,
 }

@@ -12,6 +12,7 @@ mod job;
 mod letter;
 mod message;
 mod readable;
+mod text;
 
 use super::{Error, keys};
 use crate::domain::{
@@ -24,6 +25,7 @@ pub(in crate::store) use job::{StoredJob, StoredMember};
 pub(in crate::store) use letter::StoredLetter;
 pub use message::StoredAnswer;
 pub(in crate::store) use message::StoredMessage;
+pub use readable::readable;
 
 fn corrupt(error: impl std::fmt::Display) -> Error {
     Error::Corrupt(error.to_string())
@@ -239,7 +241,7 @@ pub(in crate::store) struct StoredDetails {
     user_id: String,
     org_id: Option<String>,
     course_code: String,
-    #[serde(with = "readable::option")]
+    #[serde(with = "text::option")]
     student_prompt_ref: Option<Vec<u8>>,
     assignment_id: Option<String>,
     assignment_is_prompt: bool,
@@ -309,7 +311,7 @@ pub(in crate::store) enum StoredResult {
         made_at: u64,
         made_from: u64,
         text_storage_id: String,
-        #[serde(with = "readable::option")]
+        #[serde(with = "text::option")]
         spellcheck_metrics: Option<Vec<u8>>,
     },
     /// As it was written before what an essay failed on was kept.

@@ -1,49 +1,43 @@
-//! Bytes that are text nearly always: as they are in the store, as a string in a backup.
+//! Whether bytes can be read as a stored value. The store reads through the same types; this is for tools that try them
+//! on bytes of any kind.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use super::{StoredAnswer, StoredBatch, StoredDetails, StoredEssay, StoredResult, parse};
+use super::{StoredAttempt, StoredJob, StoredLate, StoredLetter, StoredMember, StoredMessage};
+use crate::contract::BatchStatus;
+use crate::domain::LetterId;
+use crate::store::{Error, codec};
 
-/// Begins a string that stands for bytes which are no text.
-const HEX: &str = "\0hex:";
-
-pub(super) fn serialize<S: Serializer>(bytes: &Vec<u8>, serializer: S) -> Result<S::Ok, S::Error> {
-    if !serializer.is_human_readable() {
-        return bytes.serialize(serializer);
-    }
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.starts_with(HEX) => text.serialize(serializer),
-        Ok(_) | Err(_) => format!("{HEX}{}", hex::encode(bytes)).serialize(serializer),
+/// Reads `bytes` as a value of the keys that begin with `prefix`, down to what the domain would get.
+///
+/// # Errors
+/// [`Error::Corrupt`] where they are none, or where under such keys there is no encoded value.
+pub fn readable(prefix: u8, bytes: &[u8]) -> Result<(), Error> {
+    match prefix {
+        b'b' => batch(codec::decode(bytes)?),
+        b'd' => codec::decode::<StoredDetails>(bytes)?.into_details().map(drop),
+        b'e' => {
+            let essays: Vec<StoredEssay> = codec::decode(bytes)?;
+            essays.into_iter().map(StoredEssay::into_essay).for_each(drop);
+            Ok(())
+        }
+        b'r' => {
+            codec::decode::<Vec<StoredResult>>(bytes)?.into_iter().try_for_each(|result| result.into_result().map(drop))
+        }
+        b'a' => codec::decode::<StoredAttempt>(bytes)?.into_attempt().map(drop),
+        b'l' => codec::decode::<StoredLate>(bytes)?.into_late().map(drop),
+        b'o' => codec::decode::<StoredMessage>(bytes)?.into_message().map(drop),
+        b'h' => codec::decode::<StoredAnswer>(bytes).map(drop),
+        b'j' => codec::decode::<StoredJob>(bytes)?.into_job().map(drop),
+        b'm' => codec::decode::<StoredMember>(bytes).map(|member| drop(member.into_member())),
+        b'z' => codec::decode::<StoredLetter>(bytes)?.into_letter(LetterId(uuid::Uuid::nil())).map(drop),
+        _ => Err(Error::Corrupt("no encoded value is stored under such keys".to_owned())),
     }
 }
 
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    if !deserializer.is_human_readable() {
-        return Vec::deserialize(deserializer);
+fn batch(stored: StoredBatch) -> Result<(), Error> {
+    parse::<BatchStatus>(&stored.status)?;
+    for phase in stored.phases.into_iter().flatten() {
+        phase.into_record(Vec::new())?;
     }
-    let text = String::deserialize(deserializer)?;
-    match text.strip_prefix(HEX) {
-        Some(digits) => hex::decode(digits).map_err(serde::de::Error::custom),
-        None => Ok(text.into_bytes()),
-    }
-}
-
-/// The same for bytes that may be absent.
-pub(super) mod option {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    struct Bytes(#[serde(with = "super")] Vec<u8>);
-
-    #[expect(clippy::ref_option, reason = "it is called by what serde makes of an attribute")]
-    pub(in super::super) fn serialize<S: Serializer>(
-        bytes: &Option<Vec<u8>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        bytes.clone().map(Bytes).serialize(serializer)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
-        Ok(Option::<Bytes>::deserialize(deserializer)?.map(|Bytes(bytes)| bytes))
-    }
+    stored.run.map_or(Ok(()), |run| run.into_run().map(drop))
 }
