@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::Rules;
 use crate::engine::{self, Engine};
+pub use crate::http::Limits;
 use crate::http::{self, Gateway};
 use crate::store;
 pub use crate::store::{Checked, Restored};
@@ -45,13 +45,15 @@ pub struct Options {
     pub retain_ms: Option<u64>,
     /// How its simulated workers behave.
     pub workers: worker::Options,
+    /// How many connections there may be, and how long each may take for what.
+    pub limits: Limits,
 }
 
 /// The program, serving.
 pub struct App {
     address: SocketAddr,
     engine: Engine,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     drain: CancellationToken,
     /// Removed with its contents when the program ends.
     _temporary: Option<tempfile::TempDir>,
@@ -66,9 +68,10 @@ impl App {
         let listener =
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr().context("the listener has no address")?;
-        let gateway = Gateway::new(options.pipeline_limit);
+        let gateway = Gateway::new(options.pipeline_limit, &options.limits);
         let drain = CancellationToken::new();
-        let server = serve(listener, gateway.clone(), drain.clone());
+        let (router, refusals) = (http::router(gateway.clone()), http::refusals(gateway.clone()));
+        let server = tokio::spawn(http::serve(listener, router, refusals, options.limits, drain.clone()));
         // Where the rest does not start, nobody is going to be served.
         let undo = drain.clone().drop_guard();
 
@@ -123,13 +126,18 @@ impl App {
     }
 
     /// Answers what is being served, and ends everything.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.drain.cancel();
-        match tokio::time::timeout(GRACE, self.server).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::error!(%error, "the server ended with an error"),
+        match tokio::time::timeout(GRACE, &mut self.server).await {
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the server broke"),
-            Err(_) => tracing::warn!("some connections were still open and are cut"),
+            Err(_) => {
+                tracing::warn!("some connections were still open and are cut");
+                // With it go its connections, and what they hold of the engine.
+                self.server.abort();
+                // It can only have ended by this.
+                let _ = self.server.await;
+            }
         }
         self.engine.shutdown().await;
     }
@@ -169,14 +177,4 @@ pub fn restore(directory: &Path, file: &Path) -> anyhow::Result<Restored> {
 /// Where the store cannot be read.
 pub fn verify(directory: &Path, tell: &mut dyn FnMut(&str)) -> anyhow::Result<Checked> {
     Ok(store::verify(&store::Options::new(directory), tell)?)
-}
-
-fn serve(listener: TcpListener, gateway: Gateway, drain: CancellationToken) -> JoinHandle<std::io::Result<()>> {
-    let listener = listener.tap_io(|stream| {
-        // Answers are small and somebody waits for each; where it cannot be set they are only slower.
-        let _ = stream.set_nodelay(true);
-    });
-    tokio::spawn(async move {
-        axum::serve(listener, http::router(gateway)).with_graceful_shutdown(drain.cancelled_owned()).await
-    })
 }

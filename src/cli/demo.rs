@@ -10,7 +10,7 @@ use super::args::DemoArguments;
 use super::client::Client;
 use super::signals::Signals;
 use super::timeline::{Mark, Timeline};
-use crate::app::{App, DataDirectory, Options};
+use crate::app::{App, DataDirectory, Limits, Options};
 use crate::clock::Clock;
 use crate::domain::Rules;
 use crate::worker::{self, Faults};
@@ -39,6 +39,7 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
         pipeline_limit: 0,
         retain_ms: None,
         workers: worker::Options { latency_ms: 40..=160, seed: 1, faults: Faults::parse(FAULTS)? },
+        limits: Limits::default(),
     };
     let app = App::start(options, Clock::system()).await?;
     let url = format!("http://{}", app.address());

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::ServeArguments;
 use super::signals::Signals;
-use crate::app::{App, DataDirectory, Options};
+use crate::app::{App, DataDirectory, Limits, Options};
 use crate::clock::Clock;
 use crate::domain::Rules;
 use crate::worker::{self, Faults};
@@ -50,11 +50,9 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
 
-    let app = App::start(
-        Options { listen: arguments.listen, data, rules, pipeline_limit, retain_ms: arguments.retain, workers },
-        Clock::system(),
-    )
-    .await?;
+    let (limits, retain_ms) = (Limits::default(), arguments.retain);
+    let options = Options { listen: arguments.listen, data, rules, pipeline_limit, retain_ms, workers, limits };
+    let app = App::start(options, Clock::system()).await?;
     let url = format!("http://{}", app.address());
     tracing::info!(url, "serving");
     let ready = json!({ "ready": true, "url": url, "pid": std::process::id() });

@@ -9,8 +9,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
+use super::Gateway;
+use super::body::Received;
 use super::problem::Problem;
 use crate::contract::requests::ClientId;
 use crate::contract::{is_traceparent, metadata};
@@ -119,20 +122,22 @@ pub(super) struct Named {
     pub(super) key: Option<RequestKey>,
     /// What goes on record.
     pub(super) origin: Origin,
+    /// The body's share of the memory, for as long as it is being served.
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// From how many bytes on a body is read beside the runtime: it takes about a millisecond then.
 const LARGE_BODY_BYTES: usize = 256 * 1_024;
 
-impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Gateway> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Problem> {
         let (name, user) = (key_of(request.headers()), user_of(request.headers()));
         let traceparent = request.headers().get(metadata::TRACEPARENT).and_then(|value| value.to_str().ok());
         let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let mut bytes = Bytes::from_request(request, state).await?;
+        let Received { mut bytes, share } = gateway.bodies.receive(request).await?;
         // Only now: a connection whose request was not read to its end cannot be used again.
         let (name, user) = (name?, user?.unwrap_or_default());
         if bytes.is_empty() {
@@ -144,7 +149,7 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
             let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
             let key = name.as_deref().map(|name| RequestKey::new(name, &parts));
             let origin = Origin { idempotency_key: name, traceparent };
-            parse(&bytes).map(|value| Self { value, named: Named { key, origin } })
+            parse(&bytes).map(|value| Self { value, named: Named { key, origin, _share: share } })
         };
         if size < LARGE_BODY_BYTES {
             return read();
@@ -170,7 +175,7 @@ pub(super) async fn change(
     engine: &Engine,
     batch: BatchId,
     submission: Submission,
-    Named { key, origin }: Named,
+    Named { key, origin, .. }: Named,
     render: impl FnOnce(&Batch) -> Answer + Send + 'static,
 ) -> Result<Response, Problem> {
     let submission = submission.from_origin(origin);

@@ -6,6 +6,7 @@
 
 mod backup;
 mod batches;
+mod body;
 mod content;
 mod context;
 mod dead_letters;
@@ -16,6 +17,7 @@ mod listing;
 mod phases;
 mod problem;
 mod retry_jobs;
+mod serve;
 
 use std::sync::{Arc, OnceLock};
 
@@ -25,8 +27,10 @@ use axum::middleware;
 use axum::routing::{get, patch, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use body::Bodies;
 use limit::PipelineLimit;
 pub use problem::Problem;
+pub use serve::{Limits, serve};
 
 use crate::engine::Engine;
 
@@ -42,13 +46,15 @@ const MAX_ESSAYS_BODY_BYTES: usize = 16 * 1_024 * 1_024;
 pub struct Gateway {
     engine: Arc<OnceLock<Engine>>,
     pipelines: PipelineLimit,
+    bodies: Bodies,
 }
 
 impl Gateway {
     /// A gateway that lets one user request so many pipelines in a minute; 0 is no limit.
     #[must_use]
-    pub fn new(pipelines_a_minute: u32) -> Self {
-        Self { engine: Arc::default(), pipelines: PipelineLimit::new(pipelines_a_minute) }
+    pub fn new(pipelines_a_minute: u32, limits: &Limits) -> Self {
+        let pipelines = PipelineLimit::new(pipelines_a_minute);
+        Self { engine: Arc::default(), pipelines, bodies: Bodies::new(limits) }
     }
 
     /// From now on requests are served.
@@ -87,13 +93,23 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/internal/v1/dead-letters/{letter_id}", get(dead_letters::read))
         .route("/internal/v1/dead-letters/{letter_id}/redrive", post(dead_letters::redrive))
         .route("/internal/v1/dead-letters/{letter_id}/discard", post(dead_letters::discard))
-        .route("/healthz", get(health::healthz))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
+        .merge(health_routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(context::correlate))
         .with_state(gateway)
+}
+
+/// What connections past the limit get: health, and else that the server is full.
+pub fn refusals(gateway: Gateway) -> Router {
+    health_routes().fallback(problem::full).layer(middleware::from_fn(context::correlate)).with_state(gateway)
+}
+
+fn health_routes() -> Router<Gateway> {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
 }

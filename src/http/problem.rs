@@ -3,7 +3,6 @@
 use std::any::Any;
 
 use axum::Json;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -45,6 +44,7 @@ mod codes {
     pub(super) const METHOD_NOT_ALLOWED: &str = "METHOD_NOT_ALLOWED";
     pub(super) const PRECONDITION_FAILED: &str = "PRECONDITION_FAILED";
     pub(super) const PAYLOAD_TOO_LARGE: &str = "PAYLOAD_TOO_LARGE";
+    pub(super) const REQUEST_TIMEOUT: &str = "REQUEST_TIMEOUT";
 }
 
 impl Problem {
@@ -100,6 +100,20 @@ impl Problem {
         problem.limits.push((RATE_LIMIT, format!("\"{policy}\";r=0{reset}")));
         problem.limits.extend(seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string())));
         problem
+    }
+
+    pub(super) fn too_large() -> Self {
+        let error = "the body is larger than this route takes";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, codes::PAYLOAD_TOO_LARGE, error)
+    }
+
+    pub(super) fn too_slow() -> Self {
+        let error = "the body took too long to arrive";
+        Self::new(StatusCode::REQUEST_TIMEOUT, codes::REQUEST_TIMEOUT, error)
+    }
+
+    pub(super) fn no_room() -> Self {
+        Self::unavailable("too many large requests are being served; try again in a moment")
     }
 
     pub(super) fn recovering() -> Self {
@@ -200,14 +214,9 @@ impl From<Rejected> for Problem {
     }
 }
 
-impl From<BytesRejection> for Problem {
-    fn from(rejection: BytesRejection) -> Self {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let error = "the body is larger than this route takes";
-            return Self::new(StatusCode::PAYLOAD_TOO_LARGE, codes::PAYLOAD_TOO_LARGE, error);
-        }
-        Self::bad_request("the body could not be read")
-    }
+/// The answer on a connection past the limit.
+pub(super) async fn full() -> Problem {
+    Problem::unavailable("there are as many connections as there can be; try again in a moment")
 }
 
 pub(super) async fn no_route() -> Problem {

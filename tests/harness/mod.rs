@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rephase::app::{self, App, DataDirectory, Options};
+use rephase::app::{self, App, DataDirectory, Limits, Options};
 use rephase::clock::{Clock, ManualClock};
 use rephase::contract::{Headers, Message, Topic};
 use rephase::domain::{Millis, RetryPolicy, Rules};
@@ -176,6 +176,7 @@ pub struct Setup {
     pub rules: Rules,
     pub pipeline_limit: u32,
     pub retain_ms: Option<u64>,
+    pub limits: Limits,
 }
 
 /// The default rules, but nothing is tried again by itself.
@@ -192,6 +193,7 @@ impl Default for Setup {
             rules: no_automatic_retry(),
             pipeline_limit: 0,
             retain_ms: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -247,6 +249,7 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
             pipeline_limit: setup.pipeline_limit,
             retain_ms: setup.retain_ms,
             workers,
+            limits: setup.limits,
         },
         clock,
     )
