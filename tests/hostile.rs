@@ -153,6 +153,12 @@ async fn invalid_text_and_deep_json_are_problems_and_the_connection_goes_on() {
         (post("X-User-ID: a\r\n", deep.as_bytes()), 400, "INVALID_REQUEST"),
         (post("X-User-ID: a\r\n", deeper.as_bytes()), 400, "INVALID_REQUEST"),
         (post("X-User-ID: a\r\n", b"{\"course_code\": \"\xff\"}"), 400, "INVALID_REQUEST"),
+        // In a text that nobody asks for.
+        (
+            b"POST /v1/batches/x/cancel HTTP/1.1\r\nX-User-ID: a\r\nContent-Length: 9\r\n\r\n{\"x\":\"\xff\"}".to_vec(),
+            400,
+            "INVALID_REQUEST",
+        ),
         (get(b"/v1/batches/%ff%fe/status"), 400, "INVALID_REQUEST"),
         (get(b"/v1/batches/\xc3\xa9/status"), 404, "RESOURCE_NOT_FOUND"),
         (get(b"/v1/batches?cursor=%ff"), 400, "VALIDATION_ERROR"),

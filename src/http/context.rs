@@ -211,14 +211,18 @@ pub(super) fn answer(status: StatusCode, batch: &Batch, body: &Value) -> Answer 
 
 /// Reads `bytes`, and names the field that is wrong.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // The reader does not look into the texts of members that nobody asks for, and JSON is UTF-8 throughout.
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return Err(Problem::bad_request("the body is not JSON: it is not UTF-8"));
+    };
     // A struct would also be read from an array of its fields, which nobody means.
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        return Err(match serde_json::from_slice::<IgnoredAny>(bytes) {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Problem::invalid("the body must be a JSON object"),
             Err(error) => Problem::bad_request(format!("the body is not JSON: {error}")),
         });
     }
-    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
         let cause = error.inner();
