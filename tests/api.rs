@@ -243,6 +243,9 @@ async fn whatever_is_wrong_with_a_request_the_answer_is_a_problem() {
     assert_problem(&client.get(&format!("/v1/batches/{batch}/phases/x/attempts")).await, 400, "VALIDATION_ERROR");
     let from = format!("/v1/batches/{batch}/phases/nlp/attempts?from=x");
     assert_problem(&client.get(&from).await, 400, "VALIDATION_ERROR");
+    // No attempt has this number, and the next one would have none.
+    let last = format!("/v1/batches/{batch}/phases/nlp/attempts?from={}", u32::MAX);
+    assert_eq!(client.get(&last).await.json()["attempts"], json!([]));
     assert_eq!(client.status(&batch).await["status"], "ready", "a bad request changed something");
 }
 

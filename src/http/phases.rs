@@ -205,7 +205,7 @@ pub(super) async fn attempts(
         let attempts: Vec<_> = listed.map(|attempt| attempt_view(attempt, essay_id)).collect();
         let last = ended.last().map_or(from, |attempt| attempt.number);
         let total = batch.phase(phase).map_or(0, |record| record.attempts);
-        let next_from = (ended.len() == limit && last < total).then_some(last + 1);
+        let next_from = (ended.len() == limit && last < total).then(|| last + 1);
         let answer = json!({ "attempts": attempts, "next_from": next_from, "late_outcomes": late });
         Ok((Arc::clone(batch), answer))
     };
