@@ -259,7 +259,7 @@ fn spoil(value: &mut Value, at: u16, fault: &Fault) {
     let place = usize::from(at) % (within + 1);
     let rest = at / u16::try_from(within + 1).expect("bodies are small");
     if place < within {
-        let is_missing = matches!(fault, Fault::Missing) && rest % 2 == 0;
+        let is_missing = matches!(fault, Fault::Missing) && rest.is_multiple_of(2);
         match value {
             Value::Object(members) => {
                 let name = members.keys().nth(place).cloned().expect("there are so many");
@@ -534,9 +534,8 @@ fn whatever_is_asked_the_answer_is_clear_and_what_is_refused_changes_nothing() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let world = std::cell::RefCell::new(runtime.block_on(World::new()));
     let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
-    let ended = runner.run(&case(), |case| {
-        runtime.block_on(async { world.borrow_mut().check(&case).await.map_err(TestCaseError::fail) })
-    });
+    let ended =
+        runner.run(&case(), |case| runtime.block_on(world.borrow_mut().check(&case)).map_err(TestCaseError::fail));
     let World { answered, done, .. } = &*world.borrow();
     println!("answers of each status: {answered:?}; {done} requests did something");
     if let Err(error) = ended {

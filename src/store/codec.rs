@@ -35,13 +35,14 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if *version != VERSION {
         return Err(Error::Corrupt(format!("it has the unknown version {version}")));
     }
-    let (value, length) = match body.len() {
-        ..=SMALL => decode_within::<T, { CLAIM * SMALL }>(body),
-        ..=MEDIUM => decode_within::<T, { CLAIM * MEDIUM }>(body),
-        ..=LARGE => decode_within::<T, { CLAIM * LARGE }>(body),
-        ..=LARGEST => decode_within::<T, { CLAIM * LARGEST }>(body),
-        _ => Err(Error::Corrupt("it is larger than any value".to_owned())),
-    }?;
+    let decode = match body.len() {
+        size if size <= SMALL => decode_within::<T, { CLAIM * SMALL }>,
+        size if size <= MEDIUM => decode_within::<T, { CLAIM * MEDIUM }>,
+        size if size <= LARGE => decode_within::<T, { CLAIM * LARGE }>,
+        size if size <= LARGEST => decode_within::<T, { CLAIM * LARGEST }>,
+        _ => return Err(Error::Corrupt("it is larger than any value".to_owned())),
+    };
+    let (value, length) = decode(body)?;
     if length != body.len() {
         return Err(Error::Corrupt("it has bytes behind its end".to_owned()));
     }
