@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::Error;
-use super::parse;
+use super::{corrupt, parse};
 use crate::domain::{
-    Attempt, AttemptEnd, AttemptOutcome, Category, LateOutcome, Millis, Origin, PhaseError, Scope, Slot, Trigger,
+    Attempt, AttemptEnd, AttemptOutcome, Category, LateOutcome, MAX_ESSAYS, Millis, Origin, PhaseError, Scope, Slot,
+    Trigger,
 };
 
 /// An attempt, inside the record and in the ledger.
@@ -89,12 +90,21 @@ impl Runs {
         }
     }
 
-    pub(super) fn into_scope(stored: Option<Self>) -> Scope {
-        stored.map_or(Scope::Whole, |slots| Scope::Essays(slots.slots()))
+    pub(super) fn into_scope(stored: Option<Self>) -> Result<Scope, Error> {
+        Ok(stored.map(|slots| slots.slots()).transpose()?.map_or(Scope::Whole, Scope::Essays))
     }
 
-    fn slots(&self) -> Vec<Slot> {
-        self.0.iter().flat_map(|&(first, length)| (first..).take(usize::from(length))).collect()
+    /// Each run is a few bytes and can name very many slots, so a damaged list of them could fill any memory.
+    fn slots(&self) -> Result<Vec<Slot>, Error> {
+        let mut slots = Vec::new();
+        for &(first, length) in &self.0 {
+            let end = first.checked_add(length).ok_or_else(|| corrupt("a slot that no batch has"))?;
+            if slots.len() + usize::from(length) > MAX_ESSAYS {
+                return Err(corrupt("more slots than a batch has"));
+            }
+            slots.extend(first..end);
+        }
+        Ok(slots)
     }
 }
 
@@ -136,10 +146,10 @@ impl StoredAttempt {
             reason: self.reason,
             correlation_id: self.correlation_id,
             origin: self.origin.into_origin(),
-            scope: Runs::into_scope(self.scope),
+            scope: Runs::into_scope(self.scope)?,
             downstream: self.downstream,
             dispatched_in: self.dispatched_in,
-            slots: self.slots.slots(),
+            slots: self.slots.slots()?,
             enqueued_at: Millis(self.enqueued_at),
             dispatched_at: self.dispatched_at.map(Millis),
             started_at: self.started_at.map(Millis),
@@ -177,7 +187,7 @@ impl StoredEnd {
             },
             successful: self.successful,
             failed: self.failed,
-            failed_slots: self.failed_slots.slots(),
+            failed_slots: self.failed_slots.slots()?,
             error: self.error.map(StoredError::into_error).transpose()?,
             note: self.note,
         })
@@ -245,5 +255,19 @@ impl StoredOrigin {
 
     pub(super) fn into_origin(self) -> Arc<Origin> {
         Arc::new(Origin { idempotency_key: self.idempotency_key, traceparent: self.traceparent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_no_batch_can_have_are_corrupt() {
+        for runs in [vec![(Slot::MAX, 1)], vec![(1, Slot::MAX)], vec![(0, 600), (0, 600)], vec![(0, 60_000); 100_000]] {
+            assert!(matches!(Runs(runs).slots(), Err(Error::Corrupt(_))));
+        }
+        let slots: Vec<Slot> = (0..1_000).filter(|slot| slot % 3 != 0).collect();
+        assert_eq!(Runs::of(&slots).slots().expect("legal"), slots);
     }
 }

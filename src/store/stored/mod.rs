@@ -174,7 +174,7 @@ impl StoredPhase {
         let attempt = |stored: StoredAttempt| stored.into_attempt().map(Arc::new);
         let state = match self.state {
             StoredState::PendingDependencies { scope, before } => PhaseState::PendingDependencies {
-                scope: Runs::into_scope(scope),
+                scope: Runs::into_scope(scope)?,
                 before: before.map(attempt).transpose()?,
             },
             StoredState::Requested { attempt: stored } => PhaseState::Requested { attempt: attempt(stored)? },
@@ -186,7 +186,7 @@ impl StoredPhase {
             }
             StoredState::BackingOff { attempt: stored, scope, again_at } => PhaseState::BackingOff {
                 attempt: attempt(stored)?,
-                scope: Runs::into_scope(scope),
+                scope: Runs::into_scope(scope)?,
                 again_at: Millis(again_at),
             },
             StoredState::Succeeded { attempt: stored } => PhaseState::Succeeded { attempt: attempt(stored)? },
