@@ -300,6 +300,8 @@ pub(super) struct Committer {
     pub(super) flushes: Arc<AtomicU64>,
     /// The next sequence of each group, in the order of [`Group::ALL`].
     pub(super) next: [Sequence; Group::ALL.len()],
+    /// How many groups of commits there have been, which every one of them says.
+    pub(super) commits: u64,
 }
 
 impl Committer {
@@ -369,6 +371,8 @@ impl Committer {
                 published.push(Published { outbox, message });
             }
         }
+        self.commits += 1;
+        batch.insert(keys::COMMITS.to_vec(), self.commits.to_be_bytes().to_vec());
         // Before what refers to them: a crash between the two leaves texts that nobody knows of, and no more.
         self.write_contents(texts)?;
         crash::reach(Point::CommitContents);
@@ -432,7 +436,7 @@ impl Committer {
     pub(super) fn make_durable(&mut self) -> Result<(), String> {
         self.database.flush().map_err(text)?;
         crash::reach(Point::CommitFlushed);
-        self.durability.sync().map_err(text)?;
+        self.durability.sync(self.commits).map_err(text)?;
         self.flushes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::guard::Marker;
 use super::{Error, Options};
 
 pub(super) fn directory_error(directory: &Path, error: &io::Error) -> Error {
@@ -68,8 +69,8 @@ const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
 pub(super) enum Durability {
     /// The store goes when the process goes.
     None,
-    /// The log file, and the directory of the large values.
-    Fdatasync { log: File, blobs: BlobDirectory },
+    /// The log file, the directory of the large values, and the mark of what is durable.
+    Fdatasync { log: File, blobs: BlobDirectory, marker: Marker },
 }
 
 impl Durability {
@@ -81,20 +82,22 @@ impl Durability {
         let unfit = |error: io::Error| directory_error(&options.directory, &error);
         let log = OpenOptions::new().read(true).write(true).open(database.join("db")).map_err(unfit)?;
         let blobs = BlobDirectory { path: database.join("blobs"), seen: None };
+        let marker = Marker::open(&options.directory).map_err(unfit)?;
         let parent = options.directory.canonicalize().map_err(unfit)?;
         for directory in [blobs.path.as_path(), database, &options.directory].into_iter().chain(parent.parent()) {
             sync_directory(directory).map_err(unfit)?;
         }
-        Ok(Self::Fdatasync { log, blobs })
+        Ok(Self::Fdatasync { log, blobs, marker })
     }
 
-    /// Call after a flush: what it wrote survives a power loss from here on.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    /// Call after a flush: what it wrote, up to so many commits, survives a power loss from here on.
+    pub(super) fn sync(&mut self, commits: u64) -> io::Result<()> {
         match self {
             Self::None => Ok(()),
-            Self::Fdatasync { log, blobs } => {
+            Self::Fdatasync { log, blobs, marker } => {
                 blobs.sync_new()?;
-                log.sync_data()
+                log.sync_data()?;
+                marker.write(commits, log.metadata()?.len())
             }
         }
     }

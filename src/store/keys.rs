@@ -3,6 +3,7 @@
 //! | prefix | then | value |
 //! | --- | --- | --- |
 //! | `f` | | format version, u32 |
+//! | `n` | | how many groups of commits there have been, u64 |
 //! | `b` | batch | the small part of the record, written by every step |
 //! | `d` | batch | what registration fixed |
 //! | `e` | batch | essays |
@@ -35,9 +36,10 @@ use crate::domain::{BatchId, Facet, JobId, LetterId, Millis, Phase, Timer, Timer
 use super::{Error, Sequence};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fbderalokhxtijqmzwcg";
+pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcg";
 
 pub(super) const FORMAT: &[u8] = b"f";
+pub(super) const COMMITS: &[u8] = b"n";
 pub(super) const BATCHES: &[u8] = b"b";
 pub(super) const TIMERS: &[u8] = b"t";
 pub(super) const EXPIRIES: &[u8] = b"x";

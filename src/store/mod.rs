@@ -11,6 +11,7 @@ mod backup;
 mod codec;
 mod commit;
 mod disk;
+mod guard;
 mod jobs;
 mod keys;
 mod letters;
@@ -100,6 +101,14 @@ pub enum Error {
         /// What the database says.
         reason: String,
     },
+    /// The database does not open, and no copy of it was tried first: it is too large, or was never marked.
+    #[error("the store in {} cannot be opened: {reason}. The database may have changed it as it was opened; restore a backup into an empty directory, or move this one away to start anew", .directory.display())]
+    Mangled {
+        /// The directory.
+        directory: PathBuf,
+        /// What is known.
+        reason: String,
+    },
     /// The store was written by a newer version of this program.
     #[error("the store has format {found}, and this version reads up to {known}; use the newer version")]
     NewerFormat {
@@ -167,16 +176,9 @@ impl Store {
     /// Every way in which a directory can be unfit, each with what to do about it.
     pub fn open(options: &Options, feed: Feed) -> Result<Self, Error> {
         let lock = DirectoryLock::acquire(&options.directory)?;
-        let path = options.directory.join("store");
-        let database = sled::Config::new()
-            .path(&path)
-            .cache_capacity(options.cache_bytes)
-            .flush_every_ms(None)
-            .temporary(!options.durable);
-        let database = open_unlocked(&database).map_err(|error| damaged(&options.directory, &error))?;
-        let tree = database.open_tree("rephase").map_err(|error| damaged(&options.directory, &error))?;
+        let (database, tree) = guard::open(options)?;
         let contents = database.open_tree("contents").map_err(|error| damaged(&options.directory, &error))?;
-        let durability = Durability::new(options, &path)?;
+        let durability = Durability::new(options, &options.directory.join("store"))?;
         let failure = Arc::new(OnceLock::new());
         let overwritten = Overwritten::default();
         let flushes = Arc::new(AtomicU64::new(0));
@@ -191,6 +193,7 @@ impl Store {
             feed,
             flushes: Arc::clone(&flushes),
             next: read::next_sequences(&tree)?,
+            commits: guard::commits(&tree).map_err(read::failed)?,
         };
         migrate::prepare(&mut committer, &options.directory)?;
         let thread = std::thread::Builder::new()

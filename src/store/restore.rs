@@ -52,6 +52,7 @@ pub fn restore(options: &Options, file: &Path) -> Result<Restored, Error> {
         // The reason is told; what is left of the attempt would only be in the way of the next.
         let _ = fs::remove_dir_all(directory.join("store"));
         let _ = fs::remove_file(directory.join("LOCK"));
+        let _ = fs::remove_file(directory.join("DURABLE"));
     }
     restored
 }
@@ -148,7 +149,7 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
     writer.flush()?;
     database.flush().map_err(failed)?;
     let mut durability = Durability::new(options, &path)?;
-    durability.sync().map_err(|error| directory_error(&options.directory, &error))
+    durability.sync(0).map_err(|error| directory_error(&options.directory, &error))
 }
 
 struct Writer {

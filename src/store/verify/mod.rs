@@ -11,7 +11,7 @@ use super::keys::Aged;
 use super::migrate::FORMAT_VERSION;
 use super::read::{self, decode_attempt, failed};
 use super::stored::StoredLate;
-use super::{Error, Options, codec, damaged, keys, open_unlocked};
+use super::{Error, Options, codec, guard, keys};
 use crate::domain::{Batch, Millis, Phase};
 
 /// What was checked.
@@ -48,9 +48,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
         return Err(Error::Directory { directory: options.directory.clone(), reason });
     }
     let _lock = DirectoryLock::acquire(&options.directory)?;
-    let config = sled::Config::new().path(&path).cache_capacity(options.cache_bytes).flush_every_ms(None);
-    let database = open_unlocked(&config).map_err(|error| damaged(&options.directory, &error))?;
-    let tree = database.open_tree("rephase").map_err(failed)?;
+    let (database, tree) = guard::open(options)?;
     let contents = database.open_tree("contents").map_err(failed)?;
     match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
         Some(Ok(FORMAT_VERSION)) => {}

@@ -1,0 +1,152 @@
+//! A store that is damaged, foreign or too new is refused with a way back, and nothing of it is touched; a disk that
+//! takes no more writes ends the program, and loses nothing that was acknowledged.
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use harness::{Client, Process, database, run, verify};
+use reqwest::Method;
+use serde_json::json;
+
+/// Every file below, but the lock, with what is in it.
+fn files(directory: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.append(&mut files(&path));
+        } else if !path.ends_with("LOCK") {
+            found.insert(path.clone(), fs::read(&path).expect("readable"));
+        }
+    }
+    found
+}
+
+/// A directory with some batches in it, whose log has several segments.
+async fn store_of_batches() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::serve(&["--data-dir", directory.path().to_str().expect("a path"), "--latency-ms", "0"]);
+    for number in 0..6 {
+        let batch = process.client.registered_batch(1).await;
+        let text = format!("{number} ").repeat(100_000);
+        let essays = json!({ "essays": [{ "file_name": "a.txt", "text": text }] });
+        let sent = process.client.post(&format!("/v1/batches/{batch}/essays"), essays).await;
+        assert_eq!(sent.status, 202, "{}", sent.text);
+    }
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(0));
+    directory
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("copied");
+        }
+    }
+}
+
+/// A start has to fail, say `why` and what to do, and leave every file as it is. So has a check.
+fn must_be_refused(directory: &Path, why: &str, way_back: &str) {
+    let before = files(directory);
+    let data = directory.to_str().expect("a path");
+    let mut check = Command::new(env!("CARGO_BIN_EXE_rephase"));
+    check.args(["verify", "--data-dir", data]);
+    for (command, wanted) in [(Process::command(&["--data-dir", data]), 1), (check, 2)] {
+        let (code, output, errors) = run(command);
+        assert_eq!((code, output.as_str()), (wanted, ""), "{errors}");
+        let said = errors.lines().last().unwrap_or_default();
+        assert!(said.starts_with("rephase: ") && said.contains(why) && said.contains(way_back), "{errors}");
+        assert!(files(directory) == before, "something was touched");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_short_is_refused() {
+    let sound = store_of_batches().await;
+    let bytes = fs::metadata(sound.path().join("store/db")).expect("a log").len();
+    assert!(bytes > 1_024 * 1_024, "{bytes}");
+    for left in [0, 1_000, 524_288, bytes / 2, bytes - 524_288] {
+        let damaged = tempfile::tempdir().expect("a directory");
+        copy(sound.path(), damaged.path());
+        let log = OpenOptions::new().write(true).open(damaged.path().join("store/db")).expect("a log");
+        log.set_len(left).expect("cut");
+        must_be_refused(damaged.path(), "cannot be opened", "backup");
+    }
+    fs::remove_file(sound.path().join("store/db")).expect("removed");
+    let (code, _, errors) = run(Process::command(&["--data-dir", sound.path().to_str().expect("a path")]));
+    assert!(code == 1 && errors.contains("its log is gone") && errors.contains("backup"), "{errors}");
+    assert!(!sound.path().join("store/db").exists(), "an empty store took its place");
+}
+
+#[tokio::test]
+async fn a_log_whose_newest_segment_is_unreadable_is_refused() {
+    let sound = store_of_batches().await;
+    let damaged = tempfile::tempdir().expect("a directory");
+    copy(sound.path(), damaged.path());
+    let log = OpenOptions::new().read(true).write(true).open(damaged.path().join("store/db")).expect("a log");
+    let last = (log.metadata().expect("a log").len() - 1) / 524_288 * 524_288;
+    let mut header = [0; 20];
+    log.read_exact_at(&mut header, last).expect("a header");
+    header.iter_mut().for_each(|byte| *byte ^= 0xff);
+    log.write_all_at(&header, last).expect("written");
+    must_be_refused(damaged.path(), "cannot be opened", "backup");
+
+    let process = Process::serve(&["--data-dir", sound.path().to_str().expect("a path")]);
+    assert_eq!(process.client.get("/v1/batches").await.json()["batches"].as_array().map(Vec::len), Some(6));
+}
+
+#[tokio::test]
+async fn a_store_of_a_newer_version_is_refused() {
+    let sound = store_of_batches().await;
+    {
+        let tree = database(sound.path()).open_tree("rephase").expect("a tree");
+        tree.insert(b"f", &99_u32.to_be_bytes()).expect("written");
+        tree.flush().expect("flushed");
+    }
+    // The database may write a snapshot of its log when it is opened, so only the answer is looked at.
+    let (code, _, errors) = run(Process::command(&["--data-dir", sound.path().to_str().expect("a path")]));
+    assert_eq!(code, 1);
+    assert!(errors.contains("format 99") && errors.contains("use the newer version"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_more_ends_the_program_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a path");
+    // A file may grow to so many blocks of 512 bytes; past that a write fails instead of ending the process.
+    let mut command = Command::new("sh");
+    let limited = "trap '' XFSZ; ulimit -f 4096; exec \"$0\" serve --listen 127.0.0.1:0 --data-dir \"$1\"";
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_rephase"), data]).env("RUST_LOG", "off");
+    command.stdout(std::process::Stdio::piped());
+    let process = Process::spawn(command).expect("it starts");
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let body = json!({ "expected_essay_count": 400, "course_code": "ENG5" });
+        match Client::try_send(process.client.request(Method::POST, "/v1/batches/register").json(&body)).await {
+            Ok(answer) if answer.status == 202 => {
+                acknowledged.push(answer.json()["batch_id"].as_str().expect("an id").to_owned());
+            }
+            refused => break refused.expect("whoever is being served is answered"),
+        }
+        assert!(acknowledged.len() < 10_000, "the disk never gets full");
+    };
+    assert_eq!((refused.status, &refused.json()["error_code"]), (503, &json!("SERVICE_UNAVAILABLE")));
+    assert!(!refused.header("retry-after").is_empty());
+    assert_eq!(process.wait().code(), Some(1));
+    verify(directory.path());
+    let process = Process::serve(&["--data-dir", data]);
+    for batch in &acknowledged {
+        process.client.status(batch).await;
+    }
+    assert!(!acknowledged.is_empty());
+}
