@@ -153,14 +153,22 @@ async fn repeat_unanswered(process: &Process, record: &Arc<Mutex<Record>>, pendi
     }
 }
 
+/// Sets the clients to work.
+fn employ(
+    process: &Process,
+    record: &Arc<Mutex<Record>>,
+    random: &mut fastrand::Rng,
+) -> Vec<tokio::task::JoinHandle<Option<Request>>> {
+    let employ = |number| {
+        let worker = Worker::new(process.client.clone(), number, random.fork(), Arc::clone(record));
+        tokio::spawn(worker.run())
+    };
+    (0..CLIENTS).map(employ).collect()
+}
+
 /// Lets the clients work until the program is killed in the midst of it; answers what is to be repeated.
 async fn work_and_kill(process: Process, record: &Arc<Mutex<Record>>, random: &mut fastrand::Rng) -> Vec<Request> {
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|number| {
-            let worker = Worker::new(process.client.clone(), number, random.fork(), Arc::clone(record));
-            tokio::spawn(worker.run())
-        })
-        .collect();
+    let clients = employ(&process, record, random);
     // Nothing is waited for here: the moment is what is random.
     tokio::time::sleep(Duration::from_millis(random.u64(KILLED_AFTER_MS))).await;
     process.kill();
@@ -184,12 +192,13 @@ async fn live_through(rounds: u32, random: &mut fastrand::Rng, summary: &mut Sum
         summary.starts_ms.push(took_ms);
         summary.rounds += 1;
         repeat_unanswered(&process, &record, pending).await;
-        let mut record = record.lock().expect("nobody panicked");
-        summary.take(&mut record);
-        let touched = record.touched();
-        let before = record.clone();
-        drop(record);
-        summary.found.append(compare::compare(&process.client, before, Some(touched)).await);
+        let (known, touched) = {
+            let mut record = record.lock().expect("nobody panicked");
+            summary.take(&mut record);
+            let touched = record.touched();
+            (record.clone(), touched)
+        };
+        summary.found.append(compare::compare(&process.client, known, Some(touched)).await);
         summary.must_be_clean();
     }
     let record = record.lock().expect("nobody panicked").clone();
@@ -199,6 +208,37 @@ async fn live_through(rounds: u32, random: &mut fastrand::Rng, summary: &mut Sum
     assert_eq!(process.wait().code(), Some(0));
     summary.violations += check(directory.path(), false);
     summary.must_be_clean();
+}
+
+/// Told to end, the program answers what it has begun; a request that it does not answer it has never heard of, so the
+/// record counts it as one that may have happened, and nothing else may differ.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_under_load_ends_it_with_0_and_loses_nothing() {
+    let mut random = fastrand::Rng::with_seed(number("REPHASE_CHAOS_SEED", 7));
+    let directory = tempfile::tempdir().expect("a directory");
+    let record = Arc::new(Mutex::new(Record::default()));
+    let mut pending = Vec::new();
+    for _ in 0..3 {
+        let (process, _) = start(directory.path());
+        repeat_unanswered(&process, &record, std::mem::take(&mut pending)).await;
+        let clients = employ(&process, &record, &mut random);
+        // Nothing is waited for here: the moment is what is random.
+        tokio::time::sleep(Duration::from_millis(random.u64(KILLED_AFTER_MS))).await;
+        process.signal("TERM");
+        for client in clients {
+            pending.extend(client.await.expect("a client ends when its server is gone"));
+        }
+        assert_eq!(process.wait().code(), Some(0));
+        assert_eq!(check(directory.path(), false), 0);
+        let record = record.lock().expect("nobody panicked");
+        println!("chaos: {} acknowledged, {} without an answer", record.acknowledged, record.unanswered);
+    }
+    let (process, _) = start(directory.path());
+    repeat_unanswered(&process, &record, pending).await;
+    let known = record.lock().expect("nobody panicked").clone();
+    assert!(known.acknowledged > 0, "nothing was tried");
+    let Found { lost, doubled } = compare::compare(&process.client, known, None).await;
+    assert!(lost.is_empty() && doubled.is_empty(), "lost: {lost:#?}\ndoubled: {doubled:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -228,10 +228,10 @@ async fn compare_letters(client: &Client, decisions: &[Decision], found: &mut Fo
         let history = answer.json()["history"].as_array().expect("a list").clone();
         histories.insert(letter, history);
     }
-    for Decision { letter, by, decision, fate } in decisions {
+    for Decision { letter, by, verb, fate } in decisions {
         let Some(history) = histories.get(letter).filter(|history| history.len() < LETTER_HISTORY) else { continue };
         let times = history.iter().filter(|event| event["by"] == **by).count();
-        found.count(*fate, times, || format!("{decision} of dead letter {letter} by {by}"));
+        found.count(*fate, times, || format!("{verb} of dead letter {letter} by {by}"));
     }
 }
 

@@ -91,7 +91,7 @@ pub struct User {
 pub struct Decision {
     pub letter: String,
     pub by: String,
-    pub decision: &'static str,
+    pub verb: &'static str,
     pub fate: Fate,
 }
 
@@ -206,7 +206,7 @@ impl Record {
             }
             What::Letter { letter, decision } => {
                 self.users.remove(&request.user);
-                self.decisions.push(Decision { letter, by: request.user, decision, fate });
+                self.decisions.push(Decision { letter, by: request.user, verb: decision, fate });
                 None
             }
         };
