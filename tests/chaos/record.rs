@@ -101,6 +101,8 @@ pub struct Record {
     pub batches: BTreeMap<String, Batch>,
     pub decisions: Vec<Decision>,
     touched: BTreeSet<String>,
+    /// Whether the server may end only between requests, so that one without an answer has had no effect.
+    is_orderly: bool,
     pub acknowledged: u64,
     pub refused: u64,
     pub unanswered: u64,
@@ -109,6 +111,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Of a server that ends between requests only.
+    pub fn orderly() -> Self {
+        Self { is_orderly: true, ..Self::default() }
+    }
+
     /// A name that nothing else has.
     pub fn name(&mut self, kind: &str) -> String {
         self.names += 1;
@@ -123,6 +130,7 @@ impl Record {
     /// Writes down what came of a request.
     pub fn settle(&mut self, request: Request, answer: Option<&Answer>) {
         let fate = match answer.map(|answer| answer.status) {
+            None | Some(500..) if self.is_orderly => Fate::Refused,
             None | Some(500..) => Fate::Unanswered,
             Some(200..300) => Fate::Acknowledged,
             Some(_) => Fate::Refused,
