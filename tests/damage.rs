@@ -97,7 +97,9 @@ async fn a_log_whose_newest_segment_is_unreadable_is_refused() {
     let last = (log.metadata().expect("a log").len() - 1) / 524_288 * 524_288;
     let mut header = [0; 20];
     log.read_exact_at(&mut header, last).expect("a header");
-    header.iter_mut().for_each(|byte| *byte ^= 0xff);
+    for byte in &mut header {
+        *byte ^= 0xff;
+    }
     log.write_all_at(&header, last).expect("written");
     must_be_refused(damaged.path(), "cannot be opened", "backup");
 
