@@ -59,9 +59,10 @@ fn copy(from: &Path, to: &Path) {
 fn must_be_refused(directory: &Path, why: &str, way_back: &str) {
     let before = files(directory);
     let data = directory.to_str().expect("a path");
-    let mut check = Command::new(env!("CARGO_BIN_EXE_rephase"));
-    check.args(["verify", "--data-dir", data]);
-    for (command, wanted) in [(Process::command(&["--data-dir", data]), 1), (check, 2)] {
+    for (arguments, wanted) in [(&["serve", "--listen", "127.0.0.1:0"][..], 1), (&["verify"], 2)] {
+        // One that starts all the same would serve for ever.
+        let mut command = Command::new("timeout");
+        command.args(["20", env!("CARGO_BIN_EXE_rephase")]).args(arguments).args(["--data-dir", data]);
         let (code, output, errors) = run(command);
         assert_eq!((code, output.as_str()), (wanted, ""), "{errors}");
         let said = errors.lines().last().unwrap_or_default();
