@@ -14,7 +14,7 @@ use super::job_runner::{MAX_RUNNING, launch, register};
 use super::listing::Walk;
 use super::once::RequestKey;
 use super::request::{Kept, Settlement};
-use super::{Answer, Engine, Error, blocking};
+use super::{Answer, Engine, Error};
 use crate::domain::{
     Batch, BatchId, Context, Filter, JobId, JobMember, JobState, MemberResult, Origin, Phase, RetryJob, step,
 };
@@ -104,8 +104,7 @@ impl Engine {
         if let Some(key) = key {
             let (store, now) = (self.shared.store.clone(), self.clock().now());
             // Whoever wrote it held the key until it was durable.
-            let earlier = tokio::task::spawn_blocking(move || key.earlier_answer(&store, now)).await;
-            if let Some(answer) = earlier.map_err(|_| self.unavailable())?? {
+            if let Some(answer) = self.read(move || Ok(key.earlier_answer(&store, now))).await?? {
                 return Ok((answer, true));
             }
         }
@@ -147,7 +146,7 @@ impl Engine {
     async fn freeze(&self, request: &JobRequest) -> Result<Vec<Arc<Batch>>, Error> {
         let (store, now) = (self.shared.store.clone(), self.clock().now());
         let (owner, filter) = (request.by.clone(), request.filter.clone());
-        let batches = blocking(move || {
+        let batches = self.read(move || {
             let mut walk = Walk::new(store, owner, filter, now, None);
             let mut batches = Vec::new();
             while batches.len() <= MAX_JOB_BATCHES
@@ -172,7 +171,7 @@ impl Engine {
     pub async fn preview_retry_job(&self, request: JobRequest) -> Result<JobPreview, Error> {
         let batches = self.freeze(&request).await?;
         let (now, engine) = (self.clock().now(), self.clone());
-        let preview = blocking(move || {
+        let preview = self.read(move || {
             let JobRequest { by, phase, only_failed, reason, per_second, filter_as_written: filter, .. } = request;
             let (id, origin, state) = (JobId(Uuid::nil()), Arc::default(), JobState::Running);
             let job = RetryJob {
@@ -206,7 +205,7 @@ impl Engine {
             }
             Ok(preview)
         });
-        Ok(preview.await?)
+        preview.await
     }
 
     /// A bulk retry of `owner`: how far it is, and its batches from the place `first` on, at most `limit`.
@@ -221,7 +220,7 @@ impl Engine {
         limit: usize,
     ) -> Result<Option<JobProgress>, Error> {
         let store = self.shared.store.clone();
-        let progress = blocking(move || {
+        let progress = self.read(move || {
             let Some(job) = store.job(&owner, id)? else { return Ok(None) };
             let mut counts = BTreeMap::new();
             let mut members = Vec::new();
@@ -246,7 +245,7 @@ impl Engine {
     /// [`Error::Unavailable`].
     pub async fn retry_jobs(&self, owner: String, before: Option<JobId>, limit: usize) -> Result<Vec<RetryJob>, Error> {
         let store = self.shared.store.clone();
-        let jobs = blocking(move || store.jobs(&owner, before, limit)).await?;
+        let jobs = self.read(move || store.jobs(&owner, before, limit)).await?;
         self.shared.store.settled().await?;
         Ok(jobs)
     }
@@ -258,7 +257,7 @@ impl Engine {
     pub async fn stop_retry_job(&self, owner: String, id: JobId) -> Result<Option<RetryJob>, Error> {
         let find = || {
             let (store, owner) = (self.shared.store.clone(), owner.clone());
-            blocking(move || store.job(&owner, id))
+            self.read(move || store.job(&owner, id))
         };
         if find().await?.is_none() {
             return Ok(None);

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::once::{RequestKey, Reservation};
 use super::partition::Partition;
 use super::request::{Request, Settlement};
-use super::{Answer, Engine, Error, blocking};
+use super::{Answer, Engine, Error};
 use crate::bus::Delivery;
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message, Topic};
@@ -106,7 +106,7 @@ impl Engine {
     /// [`Error::Unavailable`].
     pub async fn dead_letter(&self, id: LetterId) -> Result<Option<DeadLetter>, Error> {
         let store = self.shared.store.clone();
-        let letter = blocking(move || store.letter(id)).await?;
+        let letter = self.read(move || store.letter(id)).await?;
         self.shared.store.settled().await?;
         Ok(letter)
     }
@@ -123,7 +123,7 @@ impl Engine {
         limit: usize,
     ) -> Result<(Vec<DeadLetter>, Option<LetterId>), Error> {
         let store = self.shared.store.clone();
-        let page = blocking(move || {
+        let page = self.read(move || {
             let (mut found, mut examined) = (Vec::new(), 0);
             while examined < MAX_EXAMINED {
                 let letters = store.letters(after, BITE)?;
@@ -171,7 +171,7 @@ impl Engine {
         let request = LetterRequest { ids, by, decision, render: Box::new(render), once, reply };
         // One partition decides about all of them, so that no two decide about the same.
         let partition = self.partition_of(b"dead letters");
-        partition.send(Request::Letters(Box::new(request))).await.map_err(|_| self.unavailable())?;
+        partition.try_send(Request::Letters(Box::new(request))).map_err(|error| self.refused(&error))?;
         answer.await.map_err(|_| self.unavailable())?
     }
 }

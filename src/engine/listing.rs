@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Error, blocking};
+use super::{Engine, Error};
 use crate::domain::{Batch, Filter, Millis};
 pub use crate::store::Listed as Place;
 use crate::store::{self, Store};
@@ -33,7 +33,7 @@ impl Engine {
     /// [`Error::Unavailable`].
     pub async fn list(&self, owner: String, filter: Filter, after: Option<Place>, limit: usize) -> Result<Page, Error> {
         let (store, now) = (self.shared.store.clone(), self.clock().now());
-        let page = blocking(move || Walk::new(store, owner, filter, now, after).page(limit)).await?;
+        let page = self.read(move || Walk::new(store, owner, filter, now, after).page(limit)).await?;
         self.shared.store.settled().await?;
         Ok(page)
     }

@@ -86,6 +86,10 @@ impl Options {
 /// How many requests may wait for one partition. Past that a client is told to come back, and a consumer waits.
 const PARTITION_QUEUE: usize = 1_024;
 
+/// How many reads beside the partitions may be under way. Each holds a thread while it reads; past that a client is told
+/// to come back.
+const MAX_READS: usize = 256;
+
 /// Why the engine did not do something.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
@@ -209,6 +213,7 @@ struct Shared {
     retain_ms: Option<u64>,
     /// One sweep at a time.
     sweeping: Semaphore,
+    reads: Arc<Semaphore>,
     up_since: Millis,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -270,6 +275,7 @@ impl Engine {
             rules: options.rules,
             retain_ms: options.retain_ms,
             sweeping: Semaphore::new(1),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
             up_since,
             tasks,
             stop,
@@ -323,12 +329,8 @@ impl Engine {
     async fn send(&self, batch: BatchId, submission: Submission) -> Result<StepReply, Error> {
         let (reply, answer) = oneshot::channel();
         let request = StepRequest { batch, submission, cause: Cause::Request, reply };
-        self.partition_of(batch.0.as_bytes()).try_send(Request::Step(Box::new(request))).map_err(
-            |error| match error {
-                mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => self.unavailable(),
-            },
-        )?;
+        let partition = self.partition_of(batch.0.as_bytes());
+        partition.try_send(Request::Step(Box::new(request))).map_err(|error| self.refused(&error))?;
         answer.await.map_err(|_| self.unavailable())?
     }
 
@@ -346,21 +348,34 @@ impl Engine {
             // Whoever asked may have gone away.
             let _ = reply.send(question(reader));
         });
-        self.partition_of(batch.0.as_bytes()).try_send(Request::Query { batch, run }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => self.unavailable(),
-        })?;
+        let partition = self.partition_of(batch.0.as_bytes());
+        partition.try_send(Request::Query { batch, run }).map_err(|error| self.refused(&error))?;
         answer.await.map_err(|_| self.unavailable())?
     }
 
     /// The text behind a storage id, where it lies here.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
+    /// [`Error::Overloaded`] and [`Error::Unavailable`].
     pub async fn content(&self, storage_id: &str) -> Result<Option<String>, Error> {
         let Some(hash) = hex::decode(storage_id).ok().and_then(|bytes| bytes.try_into().ok()) else { return Ok(None) };
         let store = self.shared.store.clone();
-        Ok(blocking(move || store.content(&hash)).await?)
+        self.read(move || store.content(&hash)).await
+    }
+
+    /// Reads what is no batch's, for somebody who waits for it.
+    async fn read<T: Send + 'static>(
+        &self,
+        task: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let place = Arc::clone(&self.shared.reads).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+        let read = blocking(move || {
+            let result = task();
+            // Kept until here, even where whoever asked has gone away.
+            drop(place);
+            result
+        });
+        Ok(read.await?)
     }
 
     /// The bus that this engine feeds.
@@ -449,6 +464,13 @@ impl Engine {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         let count = self.shared.partitions.len();
         usize::try_from(hash % u64::try_from(count).unwrap_or(1)).unwrap_or(0)
+    }
+
+    fn refused(&self, error: &mpsc::error::TrySendError<Request>) -> Error {
+        match error {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => self.unavailable(),
+        }
     }
 
     fn unavailable(&self) -> Error {

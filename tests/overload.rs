@@ -1,0 +1,72 @@
+//! The promise "more than can be done is refused, and what was accepted is done".
+
+mod harness;
+
+use std::sync::mpsc;
+
+use harness::{Server, Setup};
+use rephase::domain::{BatchId, Input};
+use rephase::engine::{Error, Reader, Submission};
+use serde_json::json;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// How many requests may wait for one partition.
+const BOUND: usize = 1_024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_partition_cannot_hold_is_refused_and_what_it_holds_is_done() {
+    let server = Server::start(Setup::default()).await;
+    let batch = server.client.ready_batch(1).await;
+    let id: BatchId = batch.parse().expect("an id");
+    let engine = server.app.engine().clone();
+
+    // Its partition waits for this question, and cannot take another request meanwhile.
+    let (release, released) = mpsc::channel::<()>();
+    let (asked, is_asked) = tokio::sync::oneshot::channel();
+    let blocked = tokio::spawn({
+        let engine = engine.clone();
+        async move {
+            let question = move |_: Result<Reader<'_>, Error>| {
+                asked.send(()).expect("somebody waits");
+                released.recv().expect("it is released");
+                Ok::<(), Error>(())
+            };
+            engine.query(id, question).await
+        }
+    });
+    is_asked.await.expect("it is asked");
+    let mut requests = JoinSet::new();
+    for _ in 0..BOUND + 100 {
+        let engine = engine.clone();
+        requests.spawn(async move {
+            let input = Input::Cancel { by: "nobody".to_owned(), reason: String::new() };
+            engine.submit(id, Submission::new(input, Uuid::new_v4())).await
+        });
+    }
+    // The refused ones come back at once, the others wait.
+    for _ in 0..100 {
+        let refused = requests.join_next().await.expect("there are more").expect("it ran");
+        assert!(matches!(refused, Err(Error::Overloaded)), "{refused:?}");
+    }
+    for answer in [
+        server.client.get(&format!("/v1/batches/{batch}/status")).await,
+        server.client.pipeline(&batch, "spellcheck").await,
+    ] {
+        assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{}", answer.text);
+        assert_eq!(answer.json()["error_code"], json!("SERVICE_UNAVAILABLE"));
+    }
+    assert_eq!(server.client.get("/readyz").await.status, 200);
+
+    release.send(()).expect("it waits");
+    blocked.await.expect("it ran").expect("it was answered");
+    let mut answered = 0;
+    while let Some(answer) = requests.join_next().await {
+        let answer = answer.expect("it ran");
+        assert!(matches!(answer, Err(Error::Rejected(_))), "{answer:?}");
+        answered += 1;
+    }
+    assert_eq!(answered, BOUND, "what was accepted was answered");
+    assert_eq!(server.client.pipeline(&batch, "spellcheck").await.status, 202);
+    assert_eq!(server.client.until_settled(&batch).await["status"], "completed_successfully");
+}
