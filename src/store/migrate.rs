@@ -7,7 +7,8 @@
 
 use std::path::Path;
 
-use super::commit::{Commit, Committer};
+use super::commit::Commit;
+use super::committer::Committer;
 use super::read::{self, failed};
 use super::{Error, keys};
 

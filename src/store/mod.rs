@@ -10,6 +10,7 @@
 mod backup;
 mod codec;
 mod commit;
+mod committer;
 mod disk;
 mod guard;
 mod jobs;
@@ -32,7 +33,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use backup::backup;
-pub use commit::{Commit, Published};
+pub use commit::Commit;
+pub use committer::Published;
 pub use keys::Aged;
 pub use listing::Listed;
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
@@ -42,7 +44,7 @@ pub use snapshot::Snapshot;
 pub use stored::{StoredAnswer, readable};
 pub use verify::{Checked, verify};
 
-use commit::{Committer, Request};
+use committer::{Committer, Request};
 use disk::{DirectoryLock, Durability};
 use snapshot::Overwritten;
 

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::commit::{CONTENT_PART_BYTES, Commit};
+use super::commit::Commit;
+use super::committer::CONTENT_PART_BYTES;
 use super::disk::{DirectoryLock, Durability, directory_error};
 use super::lines::{BACKUP_VERSION, KINDS, Line, from_json};
 use super::migrate::FORMAT_VERSION;
