@@ -70,3 +70,15 @@ async fn what_a_partition_cannot_hold_is_refused_and_what_it_holds_is_done() {
     assert_eq!(server.client.pipeline(&batch, "spellcheck").await.status, 202);
     assert_eq!(server.client.until_settled(&batch).await["status"], "completed_successfully");
 }
+
+#[tokio::test]
+async fn a_read_that_breaks_is_no_ones_end_but_its_own() {
+    let server = Server::start(Setup::default()).await;
+    let batch = server.client.ready_batch(1).await;
+    let id: BatchId = batch.parse().expect("an id");
+    let question = |_: Result<Reader<'_>, Error>| -> Result<(), Error> { panic!("as the test wants it") };
+    let answer = server.app.engine().query(id, question).await;
+    assert!(matches!(answer, Err(Error::Unavailable(_))), "{answer:?}");
+    assert_eq!(server.client.status(&batch).await["status"], "ready");
+    assert_eq!(server.client.get("/readyz").await.status, 200);
+}

@@ -6,6 +6,7 @@
 //! record that refused it may not be durable yet.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -412,7 +413,10 @@ impl Partition {
         let record = self.record(&Round::default(), id);
         let (store, up_since, rules) = (&self.store, self.up_since, &self.rules);
         let reader = record.map(|batch| Reader { batch, id, store, now, up_since, rules });
-        run(reader.map_err(Error::from));
+        // It only reads, so whatever breaks in it has broken nothing here; whoever asked sees that no answer comes.
+        if catch_unwind(AssertUnwindSafe(|| run(reader.map_err(Error::from)))).is_err() {
+            tracing::error!(batch = %id, "a read of a batch panicked");
+        }
     }
 
     /// Commits the round, and then, and only then, answers.
