@@ -8,6 +8,8 @@
 mod backup;
 mod cache;
 mod consume;
+mod counters;
+mod error;
 mod inbound;
 mod job_runner;
 mod jobs;
@@ -20,18 +22,19 @@ mod publish;
 mod relay;
 mod request;
 mod retention;
+mod submission;
 mod sweep;
 mod timers;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 pub use crate::store::StoredAnswer as Answer;
+pub use counters::Counters;
+pub use error::Error;
 pub use inbound::{DEFAULT_RETRY_REASON, readable};
 pub use jobs::{JobPreview, JobProgress, JobRequest, MAX_JOB_BATCHES, MAX_PER_SECOND};
 pub use letters::{Decided, Decisions, LetterFilter, MAX_DECISIONS, MAX_DELIVERIES, Undecided};
@@ -39,10 +42,11 @@ pub use listing::{Page, Place};
 pub use once::RequestKey;
 pub use publish::content_id;
 pub use request::{Claim, Reader};
+pub use submission::Submission;
 
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
-use crate::domain::{Batch, BatchId, Input, Millis, Origin, Rejected, Rules};
+use crate::domain::{Batch, BatchId, Millis, Rules};
 use crate::store::{self, Store};
 use job_runner::Jobs;
 use once::{InFlight, Once};
@@ -89,110 +93,6 @@ const PARTITION_QUEUE: usize = 1_024;
 /// How many reads beside the partitions may be under way. Each holds a thread while it reads; past that a client is told
 /// to come back.
 const MAX_READS: usize = 256;
-
-/// Why the engine did not do something.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Error {
-    /// The batch does not allow it.
-    #[error(transparent)]
-    Rejected(#[from] Rejected),
-    /// The request's key was used for another request.
-    #[error("this Idempotency-Key was used for another request; use a new one for each request")]
-    KeyReused,
-    /// A request with the same key is being served.
-    #[error("a request with this Idempotency-Key is being served; ask again for its answer")]
-    KeyInFlight,
-    /// A bulk retry would be about more batches than one can have.
-    #[error("more than {limit} batches fit the filter; narrow it, by since and until for example")]
-    TooManyBatches {
-        /// The most there can be.
-        limit: usize,
-    },
-    /// As many bulk retries are running as can.
-    #[error("{limit} retry jobs are running already; wait for one to end, or stop one")]
-    TooManyJobs {
-        /// The most there can be.
-        limit: usize,
-    },
-    /// One backup at a time.
-    #[error("a backup is being made already; wait for its end")]
-    BackupRunning,
-    /// Too much is waiting already.
-    #[error("too many requests are waiting; try again in a moment")]
-    Overloaded,
-    /// The store failed, or the program is ending.
-    #[error("not available: {0}")]
-    Unavailable(String),
-}
-
-impl From<store::Error> for Error {
-    fn from(error: store::Error) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}
-
-/// An input, and what comes with it.
-#[derive(Debug)]
-pub struct Submission {
-    input: Input,
-    correlation_id: Uuid,
-    contents: Vec<String>,
-    versions: Option<Vec<u64>>,
-    origin: Arc<Origin>,
-    once: Option<Once>,
-}
-
-impl Submission {
-    /// `input`, connected with the request that it comes from.
-    #[must_use]
-    pub fn new(input: Input, correlation_id: Uuid) -> Self {
-        Self { input, correlation_id, contents: Vec::new(), versions: None, origin: Arc::default(), once: None }
-    }
-
-    /// Stores these texts in the same commit.
-    #[must_use]
-    pub fn with_contents(self, contents: Vec<String>) -> Self {
-        Self { contents, ..self }
-    }
-
-    /// What the request says of itself.
-    #[must_use]
-    pub fn from_origin(self, origin: Origin) -> Self {
-        Self { origin: Arc::new(origin), ..self }
-    }
-
-    /// Only if the batch is in one of these versions; whatever its version where there are none.
-    #[must_use]
-    pub fn if_version(self, versions: Option<Vec<u64>>) -> Self {
-        Self { versions, ..self }
-    }
-}
-
-/// What has been counted since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Steps that were committed.
-    pub steps: AtomicU64,
-    /// Messages that had been handled before.
-    pub duplicates: AtomicU64,
-    /// Messages that the batch, as it stood, did not allow, or that could not be read. All but late outcomes are dead
-    /// letters.
-    pub refused_messages: AtomicU64,
-    /// Outcomes that came when their attempt was not in flight any more; they are among the refused messages too.
-    pub late_outcomes: AtomicU64,
-    /// Timers that were due for a batch that cannot be read.
-    pub broken_timers: AtomicU64,
-    /// Idempotency keys that were swept.
-    pub swept_keys: AtomicU64,
-    /// Batches, bulk retries and dead letters that were removed because they were old.
-    pub removed: AtomicU64,
-}
-
-impl Counters {
-    fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// The handle of the engine. Its clones share it.
 #[derive(Clone)]
