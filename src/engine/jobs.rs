@@ -16,7 +16,7 @@ use super::once::RequestKey;
 use super::request::{Kept, Settlement};
 use super::{Answer, Engine, Error};
 use crate::domain::{
-    Batch, BatchId, Context, Filter, JobId, JobMember, JobState, MemberResult, Origin, Phase, RetryJob, step,
+    Batch, BatchId, Context, Filter, JobId, JobMember, JobState, MemberResult, Millis, Origin, Phase, RetryJob, step,
 };
 use crate::store::Commit;
 
@@ -74,6 +74,25 @@ pub struct JobProgress {
     pub members: Vec<(u32, JobMember, Option<Arc<Batch>>)>,
 }
 
+impl JobRequest {
+    /// The job that it asks for, without its batches yet.
+    fn into_job(self, id: JobId, now: Millis) -> RetryJob {
+        RetryJob {
+            id,
+            by: self.by,
+            phase: self.phase,
+            only_failed: self.only_failed,
+            reason: self.reason,
+            per_second: self.per_second,
+            filter: self.filter_as_written,
+            origin: Arc::new(self.origin),
+            total: 0,
+            created_at: now,
+            state: JobState::Running,
+        }
+    }
+}
+
 impl Engine {
     /// Fixes the set of batches and begins to retry them; answers what `render` makes of the job once it is durable,
     /// and whether it is the answer to an earlier request of the same key.
@@ -109,26 +128,17 @@ impl Engine {
             }
         }
         let place = self.shared.jobs.place().ok_or(Error::TooManyJobs { limit: MAX_RUNNING })?;
-        let members = self.freeze(&request).await?;
+        let members = self.freeze(&request, |batch| (batch.id, batch.version)).await?;
         let now = self.clock().now();
-        let total = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let job = RetryJob {
-            id: JobId(Uuid::now_v7()),
-            by: request.by,
-            phase: request.phase,
-            only_failed: request.only_failed,
-            reason: request.reason,
-            per_second: request.per_second,
-            filter: request.filter_as_written,
-            origin: Arc::new(request.origin),
-            total,
-            created_at: now,
-            state: if total > 0 { JobState::Running } else { JobState::Finished { at: now } },
-        };
+        let mut job = request.into_job(JobId(Uuid::now_v7()), now);
+        job.total = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        if members.is_empty() {
+            job.state = JobState::Finished { at: now };
+        }
         let mut commit = Commit::new();
         commit.put_job(&job)?;
-        for (place, batch) in (0..).zip(&members) {
-            let member = JobMember { batch: batch.id, version: batch.version, outcome: None };
+        for (place, (batch, version)) in (0..).zip(members) {
+            let member = JobMember { batch, version, outcome: None };
             commit.put_member(job.id, place, &member)?;
         }
         let answer = render(&job);
@@ -142,8 +152,12 @@ impl Engine {
         Ok((answer, false))
     }
 
-    /// The batches that a bulk retry is about, as they are now.
-    async fn freeze(&self, request: &JobRequest) -> Result<Vec<Arc<Batch>>, Error> {
+    /// What `look` makes of each batch that a bulk retry is about, as they are now. Only that is kept of them.
+    async fn freeze<T: Send + 'static>(
+        &self,
+        request: &JobRequest,
+        look: impl Fn(&Batch) -> T + Send + 'static,
+    ) -> Result<Vec<T>, Error> {
         let (store, now) = (self.shared.store.clone(), self.clock().now());
         let (owner, filter) = (request.by.clone(), request.filter.clone());
         let batches = self.read(move || {
@@ -152,7 +166,7 @@ impl Engine {
             while batches.len() <= MAX_JOB_BATCHES
                 && let Some(place) = walk.next_place()?
             {
-                batches.extend(walk.look(place));
+                batches.extend(walk.look(place).map(|batch| look(&batch)));
             }
             Ok(batches)
         });
@@ -169,43 +183,25 @@ impl Engine {
     /// # Errors
     /// [`Error::TooManyBatches`] and [`Error::Unavailable`].
     pub async fn preview_retry_job(&self, request: JobRequest) -> Result<JobPreview, Error> {
-        let batches = self.freeze(&request).await?;
-        let (now, engine) = (self.clock().now(), self.clone());
-        let preview = self.read(move || {
-            let JobRequest { by, phase, only_failed, reason, per_second, filter_as_written: filter, .. } = request;
-            let (id, origin, state) = (JobId(Uuid::nil()), Arc::default(), JobState::Running);
-            let job = RetryJob {
-                id,
-                by,
-                phase,
-                only_failed,
-                reason,
-                per_second,
-                filter,
-                origin,
-                total: 0,
-                created_at: now,
-                state,
-            };
+        let (engine, now) = (self.clone(), self.clock().now());
+        let job = request.clone().into_job(JobId(Uuid::nil()), now);
+        let look = move |batch: &Batch| {
             let (up_since, rules) = (engine.shared.up_since, &engine.shared.rules);
-            let mut preview =
-                JobPreview { total: batches.len(), retried: 0, refused: BTreeMap::new(), first: Vec::new() };
-            for batch in batches {
-                let correlation_id = job.correlation_id(batch.id);
-                let context = Context { now, up_since, correlation_id, origin: &job.origin, rules };
-                let answer = step(Some(&batch), job.input(), &context).map(|step| step.batch);
-                let result = MemberResult::of(phase, answer.as_ref());
-                match &result {
-                    MemberResult::Retried { .. } | MemberResult::Moved => preview.retried += 1,
-                    MemberResult::Refused { error } => *preview.refused.entry(error.clone()).or_default() += 1,
-                }
-                if preview.first.len() < PREVIEWED {
-                    preview.first.push((batch.id, result));
-                }
+            let correlation_id = job.correlation_id(batch.id);
+            let context = Context { now, up_since, correlation_id, origin: &job.origin, rules };
+            let answer = step(Some(batch), job.input(), &context).map(|step| step.batch);
+            (batch.id, MemberResult::of(job.phase, answer.as_ref()))
+        };
+        let mut first = self.freeze(&request, look).await?;
+        let mut preview = JobPreview { total: first.len(), retried: 0, refused: BTreeMap::new(), first: Vec::new() };
+        for (_, result) in &first {
+            match result {
+                MemberResult::Retried { .. } | MemberResult::Moved => preview.retried += 1,
+                MemberResult::Refused { error } => *preview.refused.entry(error.clone()).or_default() += 1,
             }
-            Ok(preview)
-        });
-        preview.await
+        }
+        first.truncate(PREVIEWED);
+        Ok(JobPreview { first, ..preview })
     }
 
     /// A bulk retry of `owner`: how far it is, and its batches from the place `first` on, at most `limit`.
@@ -228,7 +224,7 @@ impl Engine {
                 let result = member.outcome.as_ref().map_or("waiting", |outcome| outcome.what.as_str());
                 *counts.entry(result).or_default() += 1;
                 if place >= first && members.len() < limit {
-                    let batch = store.batch(member.batch)?.map(Arc::new);
+                    let batch = store.batch_of_another(member.batch)?.map(Arc::new);
                     members.push((place, member, batch));
                 }
             }

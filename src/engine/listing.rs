@@ -81,7 +81,7 @@ impl Walk {
 
     /// The batch of a place, if the filter lets it through.
     pub(super) fn look(&self, place: Place) -> Option<Arc<Batch>> {
-        match self.store.batch(place.batch) {
+        match self.store.batch_of_another(place.batch) {
             Ok(batch) => batch.filter(|batch| self.filter.allows(batch, self.now)).map(Arc::new),
             // It holds up none of the others.
             Err(error) => {

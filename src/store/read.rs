@@ -36,6 +36,9 @@ pub struct ExpiredKey {
     pub(super) expires: Millis,
 }
 
+/// How often a record is read again that its owner has changed meanwhile. A step takes longer than a reading.
+const MAX_READINGS: usize = 8;
+
 impl Store {
     /// The record of `id`.
     ///
@@ -43,6 +46,26 @@ impl Store {
     /// [`Error::Corrupt`] where it cannot be decoded, [`Error::Failed`] where it cannot be read.
     pub fn batch(&self, id: BatchId) -> Result<Option<Batch>, Error> {
         self.require_sound()?;
+        batch(&self.shared.tree, id)
+    }
+
+    /// As [`Store::batch`], for whoever does not own the batch: its owner may write it meanwhile, and then the parts are
+    /// read again.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn batch_of_another(&self, id: BatchId) -> Result<Option<Batch>, Error> {
+        self.require_sound()?;
+        let version = || self.shared.tree.get(keys::batch(id)).map_err(failed);
+        let mut before = version()?;
+        for _ in 0..MAX_READINGS {
+            let read = batch(&self.shared.tree, id);
+            let after = version()?;
+            if after == before {
+                return read;
+            }
+            before = after;
+        }
         batch(&self.shared.tree, id)
     }
 
