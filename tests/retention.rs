@@ -5,6 +5,8 @@ mod harness;
 use std::path::Path;
 
 use harness::{Client, OWNER, Server, Setup, kept, request_message, verify};
+use rephase::domain::Millis;
+use rephase::store::{self, Aged, Commit, Store};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -140,4 +142,39 @@ async fn without_retention_nothing_goes() {
     server.clock.advance(10_000 * DAY_MS);
     server.app.engine().sweep().await.expect("swept");
     assert!(is_there(&server.client, &format!("/v1/batches/{batch}/status")).await);
+}
+
+#[tokio::test]
+async fn a_backup_still_has_what_goes_while_it_is_made() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = server(directory.path()).await;
+    batch(&server.client, "A text of its own, mispelled.", "spellcheck").await;
+    server.app.stop().await;
+    let mut before = Vec::new();
+    let mut write = |line| {
+        before.push(line);
+        true
+    };
+    rephase::app::backup(directory.path(), "now", &mut write).expect("it can be read");
+
+    let store = Store::open(&store::Options::new(directory.path()), Box::new(|_| {})).expect("it opens");
+    let snapshot = store.snapshot().expect("the only one");
+    let mut removal = Commit::new();
+    let mut removed = 0;
+    for old in store.old(Millis(u64::MAX - 1), None, 100).expect("readable") {
+        if let Aged::Batch(id) = old.aged {
+            let batch = store.batch(id).expect("readable").expect("it is there");
+            store.remove_batch(&mut removal, &batch).expect("readable");
+            removed += 1;
+        }
+    }
+    store.commit(removal).await.expect("committed");
+    assert_eq!(removed, 1);
+    let mut during = Vec::new();
+    let mut write = |line| {
+        during.push(line);
+        true
+    };
+    store::backup(&snapshot, "now", &mut write).expect("it can be read");
+    assert_eq!(during, before, "it is the store as it was");
 }

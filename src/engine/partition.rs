@@ -39,7 +39,7 @@ pub(super) struct Partition {
     timers: Timers,
     bus: Arc<Bus>,
     counters: Arc<Counters>,
-    cache: Cache,
+    pub(super) cache: Cache,
     /// Keys in the state `processing`, with when that ends. They live in memory: the only one who could hold such a key
     /// is this process, and when it dies its keys are free at once.
     claims: HashMap<(Group, Key), Millis>,
@@ -96,7 +96,7 @@ impl Partition {
                     }
                     Request::Forget { batches, reply } => {
                         committed = committed.and(self.finish(std::mem::take(&mut round)));
-                        let forgotten = self.forget(batches);
+                        let forgotten = self.forget_and_commit(batches);
                         committed = committed.and(forgotten.clone().map(drop));
                         // The sweep may have ended.
                         let _ = reply.send(forgotten);
@@ -131,21 +131,8 @@ impl Partition {
         }
     }
 
-    /// Removes the batches that still rest since they were found, and says how many.
-    fn forget(&mut self, batches: Vec<(BatchId, Millis)>) -> Result<usize, Error> {
-        let mut commit = Commit::new();
-        let mut count = 0;
-        for (id, since) in batches {
-            let removed = self.record(&Round::default(), id).and_then(|batch| {
-                let Some(batch) = batch.filter(|batch| batch.rests_since() == Some(since)) else { return Ok(false) };
-                self.cache.remove(id);
-                self.store.remove_batch(&mut commit, &batch).map(|()| true)
-            });
-            match removed {
-                Ok(removed) => count += usize::from(removed),
-                Err(error) => tracing::error!(batch = %id, %error, "a batch cannot be read, so it is not removed"),
-            }
-        }
+    fn forget_and_commit(&mut self, batches: Vec<(BatchId, Millis)>) -> Result<usize, Error> {
+        let (commit, count) = self.forget(batches);
         self.finish(Round { commit, ..Round::default() })?;
         Ok(count)
     }
@@ -408,9 +395,14 @@ impl Partition {
         Ok(record)
     }
 
+    /// The record where no round has it.
+    pub(super) fn durable_record(&mut self, id: BatchId) -> Result<Option<Arc<Batch>>, store::Error> {
+        self.record(&Round::default(), id)
+    }
+
     fn answer(&mut self, id: BatchId, run: Question) {
         let now = self.clock.now();
-        let record = self.record(&Round::default(), id);
+        let record = self.durable_record(id);
         let (store, up_since, rules) = (&self.store, self.up_since, &self.rules);
         let reader = record.map(|batch| Reader { batch, id, store, now, up_since, rules });
         // It only reads, so whatever breaks in it has broken nothing here; whoever asked sees that no answer comes.

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
+use super::partition::Partition;
 use super::request::Request;
 use super::sweep::breathe;
 use super::{Engine, Error, blocking};
@@ -22,13 +23,10 @@ impl Engine {
     /// Removes everything that has been over for longer than this server retains, and says how much that was.
     pub(super) async fn remove_old(&self) -> Result<usize, Error> {
         let Some(retain_ms) = self.shared.retain_ms else { return Ok(0) };
-        if self.shared.store.has_snapshot() {
-            // A backup still wants what is old; the next sweep is soon enough.
-            return Ok(0);
-        }
         let before = Millis(self.clock().now().0.saturating_sub(retain_ms));
         let (mut removed, mut after) = (0, None);
-        loop {
+        // A backup still wants what is old; the next sweep is soon enough.
+        while !self.shared.store.has_snapshot() {
             let began = std::time::Instant::now();
             let store = self.shared.store.clone();
             let old = blocking(move || store.old(before, after, BITE)).await?;
@@ -39,6 +37,7 @@ impl Engine {
             removed += count;
             breathe(began).await;
         }
+        Ok(removed)
     }
 
     async fn remove(&self, old: Vec<Old>) -> Result<usize, Error> {
@@ -67,5 +66,32 @@ impl Engine {
             count += answer.await.map_err(|_| self.unavailable())??;
         }
         Ok(count)
+    }
+}
+
+impl Partition {
+    /// The removal of the batches that still rest since they were found, and how many they are. It reads what is
+    /// durable, so no round may be open.
+    pub(super) fn forget(&mut self, batches: Vec<(BatchId, Millis)>) -> (Commit, usize) {
+        let (mut commit, mut count) = (Commit::new(), 0);
+        for (id, since) in batches {
+            let removal = self.durable_record(id).and_then(|batch| {
+                let Some(batch) = batch.filter(|batch| batch.rests_since() == Some(since)) else { return Ok(None) };
+                // Apart, so that of one that cannot be read to its end nothing goes.
+                let mut removal = Commit::new();
+                self.store.remove_batch(&mut removal, &batch)?;
+                Ok(Some(removal))
+            });
+            match removal {
+                Ok(None) => {}
+                Ok(Some(removal)) => {
+                    self.cache.remove(id);
+                    commit.append(removal);
+                    count += 1;
+                }
+                Err(error) => tracing::error!(batch = %id, %error, "a batch cannot be read, so it is not removed"),
+            }
+        }
+        (commit, count)
     }
 }

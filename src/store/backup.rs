@@ -45,7 +45,8 @@ pub fn backup(snapshot: &Snapshot, created_at: &str, write: &mut dyn FnMut(Vec<u
     Ok(())
 }
 
-/// Every text that somebody refers to. Nothing is removed while the snapshot is open, so none is missing.
+/// Every text that somebody refers to or did when the snapshot was opened. No text is removed since then, so none is
+/// missing.
 fn contents(snapshot: &Snapshot, lines: &mut Lines<'_>) -> Result<bool, Error> {
     let shared = &snapshot.store().shared;
     let mut after: Option<[u8; 32]> = None;
@@ -58,7 +59,7 @@ fn contents(snapshot: &Snapshot, lines: &mut Lines<'_>) -> Result<bool, Error> {
         let (key, _) = entry.map_err(failed)?;
         let hash = key.first_chunk::<32>().ok_or_else(|| Error::Corrupt("a text's key is too short".to_owned()))?;
         after = Some(*hash);
-        if shared.tree.scan_prefix(keys::references(hash)).next().is_none() {
+        if !snapshot.has_any(&keys::references(hash))? {
             continue;
         }
         let text = snapshot.store().content(hash)?.unwrap_or_default();

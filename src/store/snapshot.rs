@@ -119,6 +119,20 @@ impl Snapshot {
         &self.store
     }
 
+    /// Whether there is a key with this prefix, or was one.
+    pub(super) fn has_any(&self, prefix: &[u8]) -> Result<bool, Error> {
+        let state = self.store.shared.overwritten.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let had = match &*state {
+            State::Open { before, .. } => {
+                let behind = before.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
+                behind.take_while(|(key, _)| key.starts_with(prefix)).any(|(_, value)| value.is_some())
+            }
+            State::Closed | State::Lost => false,
+        };
+        let now = self.store.shared.tree.scan_prefix(prefix).next().transpose().map_err(failed)?;
+        Ok(had || now.is_some())
+    }
+
     /// The next keys with `prefix` behind `after`, in order, and behind which to go on; none where there are no more.
     pub(super) fn page(&self, prefix: u8, after: Option<&[u8]>) -> Result<(Vec<Pair>, Option<Vec<u8>>), Error> {
         let state = self.store.shared.overwritten.0.lock().unwrap_or_else(PoisonError::into_inner);
