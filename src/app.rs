@@ -68,8 +68,8 @@ impl App {
         let listener =
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr().context("the listener has no address")?;
-        let gateway = Gateway::new(options.pipeline_limit, &options.limits);
         let drain = CancellationToken::new();
+        let gateway = Gateway::new(options.pipeline_limit, &options.limits, drain.clone());
         let (router, refusals) = (http::router(gateway.clone()), http::refusals(gateway.clone()));
         let server = tokio::spawn(http::serve(listener, router, refusals, options.limits, drain.clone()));
         // Where the rest does not start, nobody is going to be served.

@@ -17,6 +17,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use rephase::app::Limits;
 use rephase::http::{self, Gateway};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// How many requests share the same batches, which are in fewer and fewer different states.
@@ -331,7 +332,7 @@ impl World {
             { "phase": "cj_assessment", "delay_ms": 3_600_000 },
         ]);
         let server = Server::with_faults(faults).await;
-        let gateway = Gateway::new(0, &Limits::default());
+        let gateway = Gateway::new(0, &Limits::default(), CancellationToken::new());
         gateway.open(server.app.engine().clone());
         let mut world = Self {
             router: http::router(gateway),

@@ -21,6 +21,7 @@ mod partition;
 mod publish;
 mod relay;
 mod request;
+mod rest;
 mod retention;
 mod submission;
 mod sweep;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::cache::Cache;
 use super::letters::{LetterAnswer, LetterRequest, Refusal};
 use super::once::{KEPT_MS, Once, RequestKey, Reservation};
+use super::rest::{self, Waiting};
 use super::request::{Cause, Claim, Kept, Question, Reader, Request, Settlement, StepReply, StepRequest};
 use super::timers::Timers;
 use super::{Counters, Error, Submission, publish};
@@ -43,6 +44,7 @@ pub(super) struct Partition {
     /// Keys in the state `processing`, with when that ends. They live in memory: the only one who could hold such a key
     /// is this process, and when it dies its keys are free at once.
     claims: HashMap<(Group, Key), Millis>,
+    waiting: Waiting,
 }
 
 /// What has been stepped and not yet committed.
@@ -72,8 +74,8 @@ impl Partition {
         (timers, bus): (Timers, Arc<Bus>),
         counters: Arc<Counters>,
     ) -> Self {
-        let (cache, claims) = (Cache::new(), HashMap::new());
-        Self { store, clock, up_since, rules, timers, bus, counters, cache, claims }
+        let (cache, claims, waiting) = (Cache::new(), HashMap::new(), Waiting::default());
+        Self { store, clock, up_since, rules, timers, bus, counters, cache, claims, waiting }
     }
 
     /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
@@ -119,6 +121,8 @@ impl Partition {
             Request::Step(request) => self.step(round, *request),
             Request::Query { batch, run } if round.records.contains_key(&batch) => round.questions.push((batch, run)),
             Request::Query { batch, run } => self.answer(batch, run),
+            Request::Rest { batch, reply } if round.records.contains_key(&batch) => self.waiting.add(batch, reply),
+            Request::Rest { batch, reply } => self.wait_for_rest(batch, reply),
             Request::Claim { group, key, reply } => {
                 // Whoever asked may have gone away; then its claim ends with its time.
                 let _ = reply.send(self.claim(round, group, key));
@@ -128,6 +132,16 @@ impl Partition {
             }
             Request::Settle(settlement) => self.settle(round, *settlement),
             Request::Letters(_) | Request::Forget { .. } | Request::Stop => {}
+        }
+    }
+
+    fn wait_for_rest(&mut self, batch: BatchId, reply: rest::Reply) {
+        match self.durable_record(batch) {
+            Ok(Some(record)) if !rest::rests(&record) => self.waiting.add(batch, reply),
+            answer => {
+                // Whoever asked may have gone away.
+                let _ = reply.send(answer.map(drop).map_err(Error::from));
+            }
         }
     }
 
@@ -420,6 +434,7 @@ impl Partition {
         drop(reservations);
         if committed.is_ok() {
             for record in records.into_values() {
+                self.waiting.tell(&record);
                 self.cache.put(record);
             }
             for due in due {

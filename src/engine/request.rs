@@ -21,6 +21,11 @@ pub(super) enum Request {
         batch: BatchId,
         run: Question,
     },
+    /// To be told when the batch is no longer being processed.
+    Rest {
+        batch: BatchId,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     Claim {
         group: Group,
         key: Key,

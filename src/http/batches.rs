@@ -1,9 +1,10 @@
 //! Registration, essays, prompt, status.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -145,7 +146,31 @@ pub(super) async fn amend_prompt(
     Ok((etag(&batch), Json(body)).into_response())
 }
 
-pub(super) async fn status(State(gateway): State<Gateway>, Path(id): Path<String>) -> Result<Response, Problem> {
+#[derive(Deserialize)]
+pub(super) struct StatusQuery {
+    /// How long to wait for the batch to come to rest, in milliseconds.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// How long a client may wait for a batch to come to rest, in milliseconds: shorter than proxies wait for an answer.
+const MAX_WAIT_MS: u64 = 30_000;
+
+pub(super) async fn status(
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+    query: Result<Query<StatusQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let wait_ms = query.ok().map(|Query(query)| query.wait_ms).filter(|wait_ms| *wait_ms <= MAX_WAIT_MS);
+    let wait_ms = wait_ms.ok_or_else(|| Problem::invalid(format!("wait_ms is a number up to {MAX_WAIT_MS}")))?;
+    if wait_ms > 0 {
+        let rest = gateway.engine()?.rest(batch_id(&id)?);
+        tokio::select! {
+            rested = rest => rested?,
+            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+            () = gateway.drain.cancelled() => {}
+        }
+    }
     let BatchState { batch, pipeline_state, now } = read_state(&gateway, &id).await?;
     let details = &batch.details;
     let body = json!({

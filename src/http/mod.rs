@@ -25,6 +25,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, patch, post};
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use body::Bodies;
@@ -47,14 +48,17 @@ pub struct Gateway {
     engine: Arc<OnceLock<Engine>>,
     pipelines: PipelineLimit,
     bodies: Bodies,
+    /// Is cancelled when nothing new is to be waited for.
+    drain: CancellationToken,
 }
 
 impl Gateway {
-    /// A gateway that lets one user request so many pipelines in a minute; 0 is no limit.
+    /// A gateway that lets one user request so many pipelines in a minute; 0 is no limit. Once `drain` is cancelled,
+    /// whoever waits for something to happen is answered.
     #[must_use]
-    pub fn new(pipelines_a_minute: u32, limits: &Limits) -> Self {
+    pub fn new(pipelines_a_minute: u32, limits: &Limits, drain: CancellationToken) -> Self {
         let pipelines = PipelineLimit::new(pipelines_a_minute);
-        Self { engine: Arc::default(), pipelines, bodies: Bodies::new(limits) }
+        Self { engine: Arc::default(), pipelines, bodies: Bodies::new(limits), drain }
     }
 
     /// From now on requests are served.

@@ -1,0 +1,74 @@
+//! Who waits for a batch to come to rest.
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
+use super::{Engine, Error, Request};
+use crate::contract::BatchClientStatus;
+use crate::domain::{Batch, BatchId};
+
+/// How many may wait in one partition. Each holds a connection open; past that a client is told to come back.
+const MAX_WAITING: usize = 4_096;
+
+pub(super) type Reply = oneshot::Sender<Result<(), Error>>;
+
+/// Those who wait, by batch.
+#[derive(Default)]
+pub(super) struct Waiting {
+    replies: HashMap<BatchId, Vec<Reply>>,
+    count: usize,
+}
+
+impl Waiting {
+    /// Lets somebody wait for `batch`, if there is room.
+    pub(super) fn add(&mut self, batch: BatchId, reply: Reply) {
+        if self.count >= MAX_WAITING {
+            self.forget_those_who_left();
+        }
+        if self.count >= MAX_WAITING {
+            // Whoever asked may have gone away.
+            let _ = reply.send(Err(Error::Overloaded));
+            return;
+        }
+        self.count += 1;
+        self.replies.entry(batch).or_default().push(reply);
+    }
+
+    /// Tells those who wait for `batch`, if that is no longer being processed. Call once that is durable.
+    pub(super) fn tell(&mut self, batch: &Batch) {
+        if !self.replies.is_empty() && rests(batch) {
+            for reply in self.replies.remove(&batch.id).unwrap_or_default() {
+                self.count -= 1;
+                // Whoever asked may have gone away.
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    fn forget_those_who_left(&mut self) {
+        self.replies.retain(|_, replies| {
+            replies.retain(|reply| !reply.is_closed());
+            !replies.is_empty()
+        });
+        self.count = self.replies.values().map(Vec::len).sum();
+    }
+}
+
+/// Whether nothing of the batch runs, or is going to by itself.
+pub(super) fn rests(batch: &Batch) -> bool {
+    batch.status.for_client() != BatchClientStatus::Processing
+}
+
+impl Engine {
+    /// Waits until `batch` is no longer being processed, which is durable then, or there is no such batch.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] and [`Error::Unavailable`].
+    pub async fn rest(&self, batch: BatchId) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let partition = self.partition_of(batch.0.as_bytes());
+        partition.try_send(Request::Rest { batch, reply }).map_err(|error| self.refused(&error))?;
+        answer.await.map_err(|_| self.unavailable())?
+    }
+}
