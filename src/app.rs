@@ -37,6 +37,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where it keeps its state.
     pub data: DataDirectory,
+    /// How much its journal holds before that is settled, in bytes; see [`store::Options::journal_bytes`].
+    pub journal_bytes: u64,
     /// The rules that batches run by.
     pub rules: Rules,
     /// How many pipelines one user can request in a minute; 0 is no limit.
@@ -47,6 +49,23 @@ pub struct Options {
     pub workers: worker::Options,
     /// How many connections there may be, and how long each may take for what.
     pub limits: Limits,
+}
+
+impl Options {
+    /// The defaults, on this state: any port of the loopback interface, and no limit to a user's pipelines.
+    #[must_use]
+    pub fn new(data: DataDirectory) -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data,
+            journal_bytes: store::Options::DEFAULT_JOURNAL_BYTES,
+            rules: Rules::default(),
+            pipeline_limit: 0,
+            retain_ms: None,
+            workers: worker::Options::default(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// The program, serving.
@@ -86,6 +105,7 @@ impl App {
                 (options, Some(temporary))
             }
         };
+        let store = store::Options { journal_bytes: options.journal_bytes, ..store };
         let engine =
             engine::Options { rules: options.rules, retain_ms: options.retain_ms, ..engine::Options::new(store) };
         let engine = Engine::start(engine, clock).await?;

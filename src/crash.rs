@@ -11,16 +11,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub enum Point {
     /// A group of commits was taken, and nothing of it is written.
     CommitTaken,
-    /// Its texts are written, and nothing that refers to them.
-    CommitContents,
-    /// All of it is in the database's memory.
-    CommitApplied,
     /// All of it is in the system's memory.
-    CommitFlushed,
+    CommitWritten,
     /// It is durable, and nobody knows.
     CommitDurable,
+    /// Readers can see it.
+    CommitApplied,
     /// Its messages are on their way, and whoever waits for it has not been told.
     CommitFed,
+    /// What the journal says is going to be settled, and a new segment has begun.
+    SettleFrozen,
+    /// It is in the database's memory.
+    SettleWritten,
+    /// It is durable there too, and the journal still says it.
+    SettleDurable,
     /// The partition knows that its round is durable, and has not answered.
     StepAnswer,
     /// A message is about to be put on the bus.
@@ -45,13 +49,15 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::CommitTaken,
-        Self::CommitContents,
-        Self::CommitApplied,
-        Self::CommitFlushed,
+        Self::CommitWritten,
         Self::CommitDurable,
+        Self::CommitApplied,
         Self::CommitFed,
+        Self::SettleFrozen,
+        Self::SettleWritten,
+        Self::SettleDurable,
         Self::StepAnswer,
         Self::PublishDeliver,
         Self::PublishDelivered,

@@ -103,6 +103,8 @@ fn start(directory: &Path) -> (Process, u128) {
     let data = directory.join("data");
     let (data, faults_file) = (data.to_str().expect("a path"), faults_file.to_str().expect("a path"));
     let mut command = Process::command(&["--data-dir", data, "--faults", faults_file, "--latency-ms", "0..20"]);
+    // Small, so that kills meet it while it is settled.
+    command.args(["--journal-mib", "1"]);
     command.args(["--retry-policy", "all=3,5,2,20", "--deadline", "cj_assessment=1", "--pipeline-limit", "0"]);
     command.args(["--max-retries", "1000"]).env("RUST_LOG", "off");
     let began = Instant::now();

@@ -92,8 +92,7 @@ async fn measure_yardstick(options: &Options, report: &mut Report) -> anyhow::Re
     }
     let (one, many) = (median(one), median(many));
     let fdatasync_ms = measure_fdatasync(&options.directory)?;
-    let yardstick =
-        Yardstick { echo_one_ms: one.percentile_ms(50.0), echo_rate: many.rate(), fdatasync_ms };
+    let yardstick = Yardstick { echo_one_ms: one.percentile_ms(50.0), echo_rate: many.rate(), fdatasync_ms };
     report.say("echo, 1 connection, p50", yardstick.echo_one_ms, "ms");
     report.say("echo, 64 connections", yardstick.echo_rate, "1/s");
     report.say("write of 512 bytes with fdatasync, p50", yardstick.fdatasync_ms, "ms");
@@ -254,8 +253,7 @@ async fn space(options: &Options, report: &mut Report) -> anyhow::Result<()> {
 }
 
 async fn growth(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let sizes: &[usize] =
-        if options.full { &[1_000, 10_000, 100_000, 1_000_000] } else { &[1_000, 10_000, 100_000] };
+    let sizes: &[usize] = if options.full { &[1_000, 10_000, 100_000, 1_000_000] } else { &[1_000, 10_000, 100_000] };
     let mut small = None;
     for &count in sizes {
         let (server, batches) = seeded(options, (count, ESSAYS), SLOW).await?;

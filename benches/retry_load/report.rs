@@ -54,7 +54,8 @@ impl Report {
                 None => (String::new(), ""),
             };
             table.add_row([name, &round(*value), *unit, &goal, verdict]);
-            let bound = bound.map(|(bound, is_most)| json!({ "at": if is_most { "most" } else { "least" }, "is": bound }));
+            let bound =
+                bound.map(|(bound, is_most)| json!({ "at": if is_most { "most" } else { "least" }, "is": bound }));
             figures.insert(name.clone(), json!({ "value": value, "unit": unit, "bound": bound }));
         }
         if let Some(column) = table.column_mut(1) {

@@ -42,7 +42,8 @@ impl Server {
 
     async fn spawn(mut command: Command) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().context("the server does not start")?;
+        let mut child =
+            command.stdout(Stdio::piped()).kill_on_drop(true).spawn().context("the server does not start")?;
         let output = child.stdout.take().context("it has no output")?;
         let line = BufReader::new(output).lines().next_line().await?.context("the server ended before it was ready")?;
         let ready_after = began.elapsed();

@@ -70,6 +70,10 @@ pub struct ServeArguments {
     /// letters too. A number of days or hours, as 90d or 12h. Everything is kept where this is not given.
     #[arg(long, value_name = "TIME", value_parser = parse_retention)]
     pub(super) retain: Option<u64>,
+    /// How much the journal holds before that is settled in the database, in MiB. More is less to write, more memory,
+    /// and more to read at a start after a crash.
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1_024))]
+    pub(super) journal_mib: u64,
     /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
     #[arg(long, value_name = "PHASE=SECONDS", value_parser = parse_deadline)]
     pub(super) deadline: Vec<(Phases, u64)>,

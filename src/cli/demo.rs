@@ -10,9 +10,8 @@ use super::args::DemoArguments;
 use super::client::Client;
 use super::signals::Signals;
 use super::timeline::{Mark, Timeline};
-use crate::app::{App, DataDirectory, Limits, Options};
+use crate::app::{App, DataDirectory, Options};
 use crate::clock::Clock;
-use crate::domain::Rules;
 use crate::worker::{self, Faults};
 
 const CLASS: &str = include_str!("../../data/sample_class.json");
@@ -33,13 +32,8 @@ const PHASES: [&str; 3] = ["spellcheck", "nlp", "ai_feedback"];
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     let directory = tempfile::Builder::new().prefix("rephase-demo-").tempdir().context("no temporary directory")?;
     let options = Options {
-        listen: ([127, 0, 0, 1], 0).into(),
-        data: DataDirectory::Kept(directory.path().to_owned()),
-        rules: Rules::default(),
-        pipeline_limit: 0,
-        retain_ms: None,
         workers: worker::Options { latency_ms: 40..=160, seed: 1, faults: Faults::parse(FAULTS)? },
-        limits: Limits::default(),
+        ..Options::new(DataDirectory::Kept(directory.path().to_owned()))
     };
     let app = App::start(options, Clock::system()).await?;
     let url = format!("http://{}", app.address());

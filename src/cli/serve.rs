@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::ServeArguments;
 use super::signals::Signals;
-use crate::app::{App, DataDirectory, Limits, Options};
+use crate::app::{App, DataDirectory, Options};
 use crate::clock::Clock;
 use crate::domain::Rules;
 use crate::worker::{self, Faults};
@@ -50,8 +50,15 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
 
-    let (limits, retain_ms) = (Limits::default(), arguments.retain);
-    let options = Options { listen: arguments.listen, data, rules, pipeline_limit, retain_ms, workers, limits };
+    let options = Options {
+        listen: arguments.listen,
+        journal_bytes: arguments.journal_mib * 1_024 * 1_024,
+        rules,
+        pipeline_limit,
+        retain_ms: arguments.retain,
+        workers,
+        ..Options::new(data)
+    };
     let app = App::start(options, Clock::system()).await?;
     let url = format!("http://{}", app.address());
     tracing::info!(url, "serving");

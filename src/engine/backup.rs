@@ -21,8 +21,6 @@ impl Engine {
     pub async fn backup(&self) -> Result<mpsc::Receiver<Result<Bytes, Error>>, Error> {
         let store = &self.shared.store;
         let snapshot = store.snapshot().ok_or(Error::BackupRunning)?;
-        // What it sees may have been written and not be durable yet.
-        store.settled().await?;
         let created_at = self.clock().now().to_timestamp().to_string();
         let (sender, receiver) = mpsc::channel(QUEUE);
         let write = move || {

@@ -171,7 +171,6 @@ impl Engine {
             Ok(batches)
         });
         let batches = batches.await?;
-        self.shared.store.settled().await?;
         if batches.len() > MAX_JOB_BATCHES {
             return Err(Error::TooManyBatches { limit: MAX_JOB_BATCHES });
         }
@@ -230,9 +229,7 @@ impl Engine {
             }
             Ok(Some(JobProgress { job, counts, members }))
         });
-        let progress = progress.await?;
-        self.shared.store.settled().await?;
-        Ok(progress)
+        progress.await
     }
 
     /// Bulk retries of `owner`, the newest first, behind `before` where there is one, at most `limit`.
@@ -241,9 +238,7 @@ impl Engine {
     /// [`Error::Unavailable`].
     pub async fn retry_jobs(&self, owner: String, before: Option<JobId>, limit: usize) -> Result<Vec<RetryJob>, Error> {
         let store = self.shared.store.clone();
-        let jobs = self.read(move || store.jobs(&owner, before, limit)).await?;
-        self.shared.store.settled().await?;
-        Ok(jobs)
+        self.read(move || store.jobs(&owner, before, limit)).await
     }
 
     /// Stops a bulk retry of `owner`: once this answers no further batch is retried. One that has ended stays as it is.

@@ -106,9 +106,7 @@ impl Engine {
     /// [`Error::Unavailable`].
     pub async fn dead_letter(&self, id: LetterId) -> Result<Option<DeadLetter>, Error> {
         let store = self.shared.store.clone();
-        let letter = self.read(move || store.letter(id)).await?;
-        self.shared.store.settled().await?;
-        Ok(letter)
+        self.read(move || store.letter(id)).await
     }
 
     /// Dead letters that `filter` lets through, the newest first, behind `after` where there is one, at most `limit`;
@@ -145,9 +143,7 @@ impl Engine {
             }
             Ok((found, after))
         });
-        let page = page.await?;
-        self.shared.store.settled().await?;
-        Ok(page)
+        page.await
     }
 
     /// Decides about dead letters, and says what came of it once it is durable, with the answer that `render` makes of

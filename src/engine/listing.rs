@@ -33,9 +33,7 @@ impl Engine {
     /// [`Error::Unavailable`].
     pub async fn list(&self, owner: String, filter: Filter, after: Option<Place>, limit: usize) -> Result<Page, Error> {
         let (store, now) = (self.shared.store.clone(), self.clock().now());
-        let page = self.read(move || Walk::new(store, owner, filter, now, after).page(limit)).await?;
-        self.shared.store.settled().await?;
-        Ok(page)
+        self.read(move || Walk::new(store, owner, filter, now, after).page(limit)).await
     }
 }
 

@@ -1,23 +1,27 @@
-//! One step is one atomic commit; many commits share one flush.
+//! One step is one atomic commit; many commits share one write to the disk.
 //!
-//! The committer takes all commits that wait, writes them as one batch (so a crash leaves all of them or none), flushes,
-//! makes the flush durable, tells the feed, and only then answers. After the first failure nothing is committed any
-//! more: what is on disk and what was promised could no longer be told apart.
+//! The committer takes all commits that wait, appends them to the journal as one frame (so a crash leaves all of them or
+//! none), makes that durable, lets readers see it, tells the feed, and only then answers. After the first failure
+//! nothing is committed any more: what is on disk and what was promised could no longer be told apart.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::commit::Commit;
-use super::disk::Durability;
-use super::snapshot::{Overwritten, Writes};
+use super::guard::Marker;
+use super::journal::{self, Journal, Which, Write};
+use super::layers::Tree;
+use super::settle::Settlement;
+use super::snapshot::Overwritten;
 use super::{Error, Feed, Sequence, keys};
 use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
 
-/// The most commits that share a flush. Each is a few kilobytes, and a flush of a megabyte still takes milliseconds.
+/// The most commits that share a write. Each is a few kilobytes, and a write of a megabyte still takes milliseconds.
 const MAX_GROUP: usize = 256;
 
 /// How many bytes of a text lie in one value: pages of sixteen such values stay below the size from which sled would
@@ -45,11 +49,21 @@ impl Request {
     }
 }
 
+/// How far commits may run ahead of settling, as a multiple of what is settled at once. Past that they wait.
+const MAX_AHEAD: u64 = 4;
+
+/// Where commits become durable; none where the store goes when the process goes.
+pub(super) struct Durable {
+    pub(super) journal: Journal,
+    pub(super) marker: Marker,
+    /// How long the database's log is.
+    pub(super) log_bytes: Arc<AtomicU64>,
+}
+
 pub(super) struct Committer {
-    pub(super) database: sled::Db,
-    pub(super) tree: sled::Tree,
-    pub(super) contents: sled::Tree,
-    pub(super) durability: Durability,
+    pub(super) state: Tree,
+    pub(super) contents: Tree,
+    pub(super) durable: Option<Durable>,
     /// What an open view of the store still has to see.
     pub(super) overwritten: Overwritten,
     pub(super) failure: Arc<OnceLock<Arc<str>>>,
@@ -60,10 +74,23 @@ pub(super) struct Committer {
     pub(super) next: [Sequence; Group::ALL.len()],
     /// How many groups of commits there have been, which every one of them says.
     pub(super) commits: u64,
+    pub(super) settling: Settling,
+}
+
+/// The committer's side of settling.
+pub(super) struct Settling {
+    /// How many bytes are settled at once.
+    pub(super) bytes: u64,
+    /// How many are not on their way.
+    pub(super) unsettled: u64,
+    pub(super) is_under_way: bool,
+    pub(super) settlements: Sender<Settlement>,
+    pub(super) done: Receiver<()>,
 }
 
 impl Committer {
-    /// Serves commits until every store handle is gone.
+    /// Serves commits until every store handle is gone. Then what is not settled is, so that the next start has nothing
+    /// to read twice.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut group = Vec::with_capacity(MAX_GROUP);
         while requests.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
@@ -73,10 +100,19 @@ impl Committer {
                 Some(reason) => Err(Error::Failed(Arc::clone(reason))),
                 None => self.commit(commits).map_err(|reason| self.fail(&reason)),
             };
+            let is_sound = answer.is_ok();
             for done in waiting {
                 // Whoever gave up waiting finds what was committed when it asks again.
                 let _ = done.send(answer.clone());
             }
+            if is_sound && let Err(reason) = self.settle_where_due() {
+                self.fail(&reason);
+            }
+        }
+        if self.durable.is_some()
+            && let Err(reason) = self.settle_all()
+        {
+            self.fail(&reason);
         }
     }
 
@@ -90,55 +126,30 @@ impl Committer {
             return Ok(());
         }
         crash::reach(Point::CommitTaken);
-        let mut batch = Writes::default();
-        let mut texts = HashMap::new();
-        let mut published = Vec::new();
-        for (index_key, key, expires) in commits.iter().flat_map(|commit| &commit.expired) {
-            // The key may have been completed again meanwhile; then only the old index entry goes. Decided here, where
-            // the only writer is, and before the other writes of the group.
-            if self.tree.get(key).map_err(text)?.is_some_and(|value| value.starts_with(&expires.0.to_be_bytes())) {
-                batch.remove(key.clone());
-            }
-            batch.remove(index_key.clone());
-        }
-        for (age, keys) in commits.iter().flat_map(|commit| &commit.aged) {
-            // Somebody may have come back to it meanwhile. Decided before the other writes of the group, for which it
-            // is there again.
-            if self.tree.contains_key(age).map_err(text)? {
-                batch.remove(age.clone());
-                for key in keys {
-                    batch.remove(key.clone());
-                }
-            }
-        }
-        let mut forgotten = Vec::new();
+        let mut writes = Vec::new();
+        self.remove_expired(&commits, &mut writes)?;
+        self.remove_aged(&commits, &mut writes)?;
+        let (mut texts, mut forgotten, mut published) = (HashMap::new(), Vec::new(), Vec::new());
         for commit in commits {
             texts.extend(commit.contents);
             forgotten.extend(commit.forgotten);
-            for (key, value) in commit.writes {
-                match value {
-                    Some(value) => batch.insert(key, value),
-                    None => batch.remove(key),
-                }
-            }
+            writes.extend(commit.writes.into_iter().map(|(key, value)| Write {
+                which: Which::State,
+                key: key.into(),
+                value: value.map(Into::into),
+            }));
             for (group, stored, message) in commit.messages {
                 let outbox = group.map(|group| (group, self.next_sequence(group)));
                 if let Some((group, sequence)) = outbox {
-                    batch.insert(keys::outbox(group, sequence), stored);
+                    let (key, value) = (keys::outbox(group, sequence).into(), Some(stored.into()));
+                    writes.push(Write { which: Which::State, key, value });
                 }
                 published.push(Published { outbox, message });
             }
         }
-        self.commits += 1;
-        batch.insert(keys::COMMITS.to_vec(), self.commits.to_be_bytes().to_vec());
-        // Before what refers to them: a crash between the two leaves texts that nobody knows of, and no more.
-        self.write_contents(texts)?;
-        crash::reach(Point::CommitContents);
-        self.overwritten.write(&self.tree, batch).map_err(text)?;
-        crash::reach(Point::CommitApplied);
-        self.forget_contents(forgotten)?;
-        self.make_durable()?;
-        crash::reach(Point::CommitDurable);
+        self.add_texts(texts, &mut writes)?;
+        self.write(writes)?;
+        self.forget_texts(forgotten)?;
         if !published.is_empty() {
             (self.feed)(published);
         }
@@ -146,10 +157,32 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes the texts that are not there yet, each in parts.
-    fn write_contents(&self, texts: HashMap<[u8; 32], Vec<u8>>) -> Result<(), String> {
-        let mut batch = sled::Batch::default();
-        let mut is_empty = true;
+    /// Removes keys whose time is over. One may have been completed again meanwhile; then only its old index entry goes.
+    /// Decided here, where the only writer is, and before the other writes of the group.
+    fn remove_expired(&self, commits: &[Commit], writes: &mut Vec<Write>) -> Result<(), String> {
+        for (index_key, key, expires) in commits.iter().flat_map(|commit| &commit.expired) {
+            if self.state.get(key).map_err(text)?.is_some_and(|value| value.starts_with(&expires.0.to_be_bytes())) {
+                writes.push(removal(Which::State, &key[..]));
+            }
+            writes.push(removal(Which::State, &index_key[..]));
+        }
+        Ok(())
+    }
+
+    /// Removes what is old. Somebody may have come back to it meanwhile. Decided before the other writes of the group,
+    /// for which it is there again.
+    fn remove_aged(&self, commits: &[Commit], writes: &mut Vec<Write>) -> Result<(), String> {
+        for (age, keys) in commits.iter().flat_map(|commit| &commit.aged) {
+            if self.state.contains_key(age).map_err(text)? {
+                writes.push(removal(Which::State, &age[..]));
+                writes.extend(keys.iter().map(|key| removal(Which::State, &key[..])));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the texts that are not there yet, each in parts.
+    fn add_texts(&self, texts: HashMap<[u8; 32], Vec<u8>>, writes: &mut Vec<Write>) -> Result<(), String> {
         for (hash, text) in texts {
             // All parts of a text are written at once, so the first stands for all.
             if self.contents.contains_key(keys::content_part(&hash, 0)).map_err(self::text)? {
@@ -158,30 +191,30 @@ impl Committer {
             // An empty text has one empty part, so that it can be told from no text.
             let parts = if text.is_empty() { vec![&text[..]] } else { text.chunks(CONTENT_PART_BYTES).collect() };
             for (number, part) in (0..).zip(parts) {
-                batch.insert(keys::content_part(&hash, number), part);
+                let key = keys::content_part(&hash, number).into();
+                writes.push(Write { which: Which::Contents, key, value: Some(part.into()) });
             }
-            is_empty = false;
         }
-        if is_empty { Ok(()) } else { self.contents.apply_batch(batch).map_err(text) }
+        Ok(())
     }
 
     /// Removes the texts that nobody refers to. Those that somebody refers to in this very group are named by now. A
     /// crash before this leaves texts that nobody knows of, and no more.
-    fn forget_contents(&self, hashes: Vec<[u8; 32]>) -> Result<(), String> {
+    fn forget_texts(&mut self, hashes: Vec<[u8; 32]>) -> Result<(), String> {
         // Whoever looks at the store as it was may still want them.
         if hashes.is_empty() || self.overwritten.is_open() {
             return Ok(());
         }
-        let mut batch = sled::Batch::default();
+        let mut writes = Vec::new();
         for hash in hashes {
-            if self.tree.scan_prefix(keys::references(&hash)).next().transpose().map_err(text)?.is_some() {
+            if self.state.scan_prefix(keys::references(&hash)).next().transpose().map_err(text)?.is_some() {
                 continue;
             }
             for key in self.contents.scan_prefix(hash).keys() {
-                batch.remove(key.map_err(text)?);
+                writes.push(removal(Which::Contents, &key.map_err(text)?));
             }
         }
-        self.contents.apply_batch(batch).map_err(text)
+        if writes.is_empty() { Ok(()) } else { self.write(writes) }
     }
 
     fn next_sequence(&mut self, group: Group) -> Sequence {
@@ -191,13 +224,83 @@ impl Committer {
         sequence
     }
 
-    pub(super) fn make_durable(&mut self) -> Result<(), String> {
-        self.database.flush().map_err(text)?;
-        crash::reach(Point::CommitFlushed);
-        self.durability.sync(self.commits).map_err(text)?;
+    /// Makes a group durable, and then lets readers see it.
+    fn write(&mut self, writes: Vec<Write>) -> Result<(), String> {
+        let commit = self.commits + 1;
+        if let Some(Durable { journal, marker, log_bytes }) = &mut self.durable {
+            journal.append(&journal::frame(commit, &writes)?).map_err(text)?;
+            crash::reach(Point::CommitWritten);
+            journal.sync().map_err(text)?;
+            marker.write(commit, log_bytes.load(Ordering::Relaxed)).map_err(text)?;
+        }
+        crash::reach(Point::CommitDurable);
         self.flushes.fetch_add(1, Ordering::Relaxed);
+        self.commits = commit;
+        self.settling.unsettled += writes.iter().map(Write::bytes).sum::<u64>();
+        let (state, contents): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| write.which == Which::State);
+        if !contents.is_empty() {
+            self.contents.apply(contents.into_iter().map(Write::into_pair));
+        }
+        self.overwritten.apply(&self.state, state.into_iter().map(Write::into_pair).collect()).map_err(text)?;
+        crash::reach(Point::CommitApplied);
         Ok(())
     }
+
+    /// Has the journal settled once there is enough of it, and waits where there is far too much.
+    fn settle_where_due(&mut self) -> Result<(), String> {
+        let Settling { bytes, unsettled, is_under_way, done, .. } = &mut self.settling;
+        if *unsettled < *bytes {
+            return Ok(());
+        }
+        if *is_under_way {
+            let is_done = if *unsettled > MAX_AHEAD * *bytes { done.recv().is_ok() } else { done.try_recv().is_ok() };
+            if !is_done {
+                return Ok(());
+            }
+            *is_under_way = false;
+        }
+        self.settle()
+    }
+
+    fn settle_all(&mut self) -> Result<(), String> {
+        if self.settling.is_under_way {
+            // It ends only after it has said so.
+            let _ = self.settling.done.recv();
+            self.settling.is_under_way = false;
+        }
+        if self.settling.unsettled == 0 || self.failure.get().is_some() {
+            return Ok(());
+        }
+        self.settle()?;
+        let _ = self.settling.done.recv();
+        Ok(())
+    }
+
+    /// Begins to settle everything that is durable now.
+    fn settle(&mut self) -> Result<(), String> {
+        let commits = self.commits;
+        let last_segment = self.durable.as_mut().map(|durable| durable.journal.rotate(commits));
+        let last_segment = last_segment.transpose().map_err(text)?;
+        self.send_settlement(last_segment)
+    }
+
+    /// Begins to settle what was found in the journal up to its segment `last`.
+    pub(super) fn settle_up_to(&mut self, last: u64) -> Result<(), Error> {
+        self.send_settlement(Some(last)).map_err(|reason| Error::Failed(reason.into()))
+    }
+
+    fn send_settlement(&mut self, last_segment: Option<u64>) -> Result<(), String> {
+        let commits = self.commits;
+        let (state, contents) = (self.state.freeze(), self.contents.freeze());
+        self.settling.unsettled = 0;
+        self.settling.is_under_way = true;
+        let settlement = Settlement { state, contents, commits, last_segment };
+        self.settling.settlements.send(settlement).map_err(|_| "nobody settles any more".to_owned())
+    }
+}
+
+fn removal(which: Which, key: &[u8]) -> Write {
+    Write { which, key: key.into(), value: None }
 }
 
 fn text(error: impl std::fmt::Display) -> String {

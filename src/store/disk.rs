@@ -5,7 +5,6 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::guard::Marker;
 use super::{Error, Options};
 
 pub(super) fn directory_error(directory: &Path, error: &io::Error) -> Error {
@@ -61,7 +60,7 @@ fn owner_of(lock: &mut File) -> Option<String> {
 /// How recent a change of the blob directory may be for its time stamp not to tell two changes apart.
 const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
 
-/// Makes flushed bytes survive a power loss.
+/// Makes what was settled survive a power loss.
 ///
 /// sled's flush ends in `sync_file_range`, which leaves the bytes in the cache of the disk; an `fdatasync` of the same
 /// file empties it. Values above a quarter of a segment (128 KiB, pages of several values included) lie in files of
@@ -69,8 +68,8 @@ const TIMESTAMP_GRANULARITY: Duration = Duration::from_millis(100);
 pub(super) enum Durability {
     /// The store goes when the process goes.
     None,
-    /// The log file, the directory of the large values, and the mark of what is durable.
-    Fdatasync { log: File, blobs: BlobDirectory, marker: Marker },
+    /// The log file, and the directory of the large values.
+    Fdatasync { log: File, blobs: BlobDirectory },
 }
 
 impl Durability {
@@ -82,22 +81,21 @@ impl Durability {
         let unfit = |error: io::Error| directory_error(&options.directory, &error);
         let log = OpenOptions::new().read(true).write(true).open(database.join("db")).map_err(unfit)?;
         let blobs = BlobDirectory { path: database.join("blobs"), seen: None };
-        let marker = Marker::open(&options.directory).map_err(unfit)?;
         let parent = options.directory.canonicalize().map_err(unfit)?;
         for directory in [blobs.path.as_path(), database, &options.directory].into_iter().chain(parent.parent()) {
             sync_directory(directory).map_err(unfit)?;
         }
-        Ok(Self::Fdatasync { log, blobs, marker })
+        Ok(Self::Fdatasync { log, blobs })
     }
 
-    /// Call after a flush: what it wrote, up to so many commits, survives a power loss from here on.
-    pub(super) fn sync(&mut self, commits: u64) -> io::Result<()> {
+    /// Call after a flush: what it wrote survives a power loss from here on. Says how long the log is.
+    pub(super) fn sync(&mut self) -> io::Result<u64> {
         match self {
-            Self::None => Ok(()),
-            Self::Fdatasync { log, blobs, marker } => {
+            Self::None => Ok(0),
+            Self::Fdatasync { log, blobs } => {
                 blobs.sync_new()?;
                 log.sync_data()?;
-                marker.write(commits, log.metadata()?.len())
+                Ok(log.metadata()?.len())
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Against loss that nobody notices: a damaged database may open all the same, with what lay behind the damage gone.
 //!
-//! Beside the database lies a mark, written after each flush that became durable: how many there were, and how long the
-//! log was. The count is also in every commit. The mark itself is not synced: after a power loss it may be older than
-//! the database, never newer; so a database that knows of fewer commits than its mark has lost some.
+//! Beside the store lies a mark, written after each group of commits that became durable: how many there were, and how
+//! long the log of the database was. The mark itself is not synced: after a power loss it may be older than the store,
+//! never newer; so a journal that ends before its mark has lost some. And each segment of the journal says how many
+//! commits were before it: a database that knows of fewer has lost some too.
 //!
 //! The database mends what it takes for the torn end of its log as it opens, which destroys the rest of a damaged one.
 //! So a copy is opened first, as long as that is cheap or there is a reason to.
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::journal::Replay;
 use super::{Error, LET_GO, Options, disk, keys, open_unlocked};
 
 /// Up to how many bytes a database is copied at every start: some tens of milliseconds.
@@ -88,14 +90,21 @@ pub(super) fn commits(tree: &sled::Tree) -> sled::Result<u64> {
 }
 
 /// Opens the database, unless that would lose something.
-pub(super) fn open(options: &Options) -> Result<(sled::Db, sled::Tree), Error> {
+pub(super) fn open(options: &Options, journal: &Replay) -> Result<(sled::Db, sled::Tree), Error> {
     let path = options.directory.join("store");
     let config = config(options, &path);
     if !options.durable {
-        return try_open(&config, None).map_err(|reason| damaged(options, true, reason));
+        return try_open(&config, 0).map_err(|reason| damaged(options, true, reason));
     }
     let unfit = |error: io::Error| disk::directory_error(&options.directory, &error);
     let mark = Mark::read(&options.directory).map_err(unfit)?;
+    // Stores of before there was a journal have all their commits in the database.
+    let settled = journal.after.or(mark.map(|mark| mark.commits)).unwrap_or(0);
+    if let (Some(mark), Some(_)) = (mark, journal.after)
+        && journal.commits < mark.commits
+    {
+        return Err(damaged(options, true, lost(mark.commits, journal.commits)));
+    }
     let trial = options.directory.join("trial");
     // One that a crash left behind.
     remove(&trial).map_err(unfit)?;
@@ -110,7 +119,7 @@ pub(super) fn open(options: &Options) -> Result<(sled::Db, sled::Tree), Error> {
         if is_untouched {
             let tried = copy_unlocked(&path, &trial).map_err(unfit).and_then(|()| {
                 let config = self::config(options, &trial).temporary(true);
-                let opened = try_open(&config, Some(mark)).and_then(|(_, tree)| {
+                let opened = try_open(&config, settled).and_then(|(_, tree)| {
                     tree.iter().try_for_each(|entry| entry.map(drop)).map_err(|error| error.to_string())
                 });
                 opened.map_err(|reason| damaged(options, true, reason))
@@ -119,7 +128,7 @@ pub(super) fn open(options: &Options) -> Result<(sled::Db, sled::Tree), Error> {
             tried?;
         }
     }
-    try_open(&config, mark).map_err(|reason| damaged(options, is_untouched, reason))
+    try_open(&config, settled).map_err(|reason| damaged(options, is_untouched, reason))
 }
 
 fn config(options: &Options, path: &Path) -> sled::Config {
@@ -127,8 +136,8 @@ fn config(options: &Options, path: &Path) -> sled::Config {
     config.temporary(!options.durable)
 }
 
-/// Opens the database. It panics over some kinds of damage.
-fn try_open(config: &sled::Config, mark: Option<Mark>) -> Result<(sled::Db, sled::Tree), String> {
+/// Opens the database, in which so many commits are settled. It panics over some kinds of damage.
+fn try_open(config: &sled::Config, settled: u64) -> Result<(sled::Db, sled::Tree), String> {
     let open = || {
         let database = open_unlocked(config)?;
         let tree = database.open_tree("rephase")?;
@@ -138,12 +147,11 @@ fn try_open(config: &sled::Config, mark: Option<Mark>) -> Result<(sled::Db, sled
     let opened: sled::Result<_> =
         catch_unwind(AssertUnwindSafe(open)).map_err(|_| "its log makes no sense".to_owned())?;
     let (database, tree, commits) = opened.map_err(|error| error.to_string())?;
-    match mark {
-        Some(mark) if commits < mark.commits => {
-            Err(format!("of {} commits that were durable it has {commits}", mark.commits))
-        }
-        Some(_) | None => Ok((database, tree)),
-    }
+    if commits < settled { Err(lost(settled, commits)) } else { Ok((database, tree)) }
+}
+
+fn lost(durable: u64, found: u64) -> String {
+    format!("of {durable} commits that were durable it has {found}")
 }
 
 fn damaged(options: &Options, is_untouched: bool, reason: String) -> Error {

@@ -40,8 +40,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn job(&self, owner: &str, id: JobId) -> Result<Option<RetryJob>, Error> {
-        self.require_sound()?;
-        let value = self.shared.tree.get(keys::job(owner, id)).map_err(failed)?;
+        let value = self.shared.state.get(keys::job(owner, id)).map_err(failed)?;
         value.map(|value| codec::decode::<StoredJob>(&value)?.into_job()).transpose()
     }
 
@@ -50,10 +49,9 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn jobs(&self, owner: &str, before: Option<JobId>, limit: usize) -> Result<Vec<RetryJob>, Error> {
-        self.require_sound()?;
         let first = keys::jobs_of(owner);
         let end = before.map_or_else(|| keys::job(owner, JobId(uuid::Uuid::max())), |before| keys::job(owner, before));
-        let values = self.shared.tree.range(first..end).values().rev().take(limit);
+        let values = self.shared.state.range(first..end).values().rev().take(limit);
         values.map(|value| codec::decode::<StoredJob>(&value.map_err(failed)?)?.into_job()).collect()
     }
 
@@ -62,9 +60,9 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn running_jobs(&self) -> Result<Vec<RetryJob>, Error> {
-        let running = self.shared.tree.scan_prefix(keys::RUNNING_JOBS).values();
+        let running = self.shared.state.scan_prefix(keys::RUNNING_JOBS).values();
         let job = |key: sled::Result<sled::IVec>| {
-            let value = self.shared.tree.get(key.map_err(failed)?).map_err(failed)?;
+            let value = self.shared.state.get(key.map_err(failed)?).map_err(failed)?;
             let value = value.ok_or_else(|| Error::Corrupt("a running retry job has no record".to_owned()))?;
             codec::decode::<StoredJob>(&value)?.into_job()
         };
@@ -76,7 +74,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn job_members(&self, job: JobId, first: u32, limit: usize) -> Result<Vec<(u32, JobMember)>, Error> {
-        let members = self.shared.tree.range(keys::job_member(job, first)..=keys::job_member(job, u32::MAX));
+        let members = self.shared.state.range(keys::job_member(job, first)..=keys::job_member(job, u32::MAX));
         let member = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, value) = entry.map_err(failed)?;
             Ok((keys::place_of(&key)?, codec::decode::<StoredMember>(&value)?.into_member()))

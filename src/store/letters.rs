@@ -29,8 +29,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn letter(&self, id: LetterId) -> Result<Option<DeadLetter>, Error> {
-        self.require_sound()?;
-        let value = self.shared.tree.get(keys::letter(id)).map_err(failed)?;
+        let value = self.shared.state.get(keys::letter(id)).map_err(failed)?;
         value.map(|value| codec::decode::<StoredLetter>(&value)?.into_letter(id)).transpose()
     }
 
@@ -39,7 +38,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn letter_of_message(&self, group: Group, key: &Key) -> Result<Option<DeadLetter>, Error> {
-        match self.shared.tree.get(keys::letter_of_message(group, key)).map_err(failed)? {
+        match self.shared.state.get(keys::letter_of_message(group, key)).map_err(failed)? {
             Some(id) => self.letter(keys::letter_id(&id)?),
             None => Ok(None),
         }
@@ -50,7 +49,6 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn letters(&self, before: Option<LetterId>, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        self.require_sound()?;
         let first = keys::letter(LetterId(uuid::Uuid::nil()));
         let end = keys::letter(before.unwrap_or(LetterId(uuid::Uuid::max())));
         let letter = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
@@ -58,6 +56,6 @@ impl Store {
             let id = keys::letter_id(key.get(1..).unwrap_or_default())?;
             codec::decode::<StoredLetter>(&value)?.into_letter(id)
         };
-        self.shared.tree.range(first..end).rev().take(limit).map(letter).collect()
+        self.shared.state.range(first..end).rev().take(limit).map(letter).collect()
     }
 }

@@ -22,8 +22,6 @@ impl Store {
     /// Batches of `owner` that have at least one of `facets` and were registered in `registered`, each once, the newest
     /// first, at most `limit`; where there is a `before`, only those behind it in this order.
     ///
-    /// Reads what other threads have written and not yet made durable: wait for [`Store::settled`] before telling.
-    ///
     /// # Errors
     /// As [`Store::batch`].
     pub fn listed(
@@ -34,7 +32,6 @@ impl Store {
         before: Option<Listed>,
         limit: usize,
     ) -> Result<Vec<Listed>, Error> {
-        self.require_sound()?;
         let first = |at: Millis| Listed { registered_at: at, batch: BatchId(Uuid::nil()) };
         let (start, end) = (first(registered.start), first(registered.end));
         let end = before.map_or(end, |before| before.min(end));
@@ -45,7 +42,7 @@ impl Store {
         for facet in facets {
             let prefix = keys::listing(owner, *facet);
             let key = |place: Listed| keys::listed(&prefix, place.registered_at, place.batch);
-            let keys = self.shared.tree.range(key(start)..key(end)).keys().rev();
+            let keys = self.shared.state.range(key(start)..key(end)).keys().rev();
             lists.push(keys.map(|key| entry(&key.map_err(failed)?)).peekable());
         }
         newest(lists, limit)

@@ -4,30 +4,38 @@
 //! | --- | --- |
 //! | 1 | the first |
 //! | 2 | the listing of batches; which texts a batch refers to; since when it rests; from what a failed essay was tried |
+//! | 3 | the journal |
 
 use std::path::Path;
 
 use super::commit::Commit;
-use super::committer::Committer;
+use super::disk::Durability;
+use super::layers::Tree;
 use super::read::{self, failed};
 use super::{Error, keys};
 
 /// The format of a store made by this version.
-pub(super) const FORMAT_VERSION: u32 = 2;
+pub(super) const FORMAT_VERSION: u32 = 3;
 
 /// How many batches are migrated in one write.
 const BITE: usize = 256;
 
 /// Checks the format of the store, brings an older one up to this version's, and writes it into a new one.
-pub(super) fn prepare(committer: &mut Committer, directory: &Path) -> Result<(), Error> {
-    let tree = committer.tree.clone();
+pub(super) fn prepare(
+    database: &sled::Db,
+    tree: &sled::Tree,
+    durability: &mut Durability,
+    directory: &Path,
+) -> Result<(), Error> {
     let damaged = |reason: String| Error::Damaged { directory: directory.to_owned(), reason };
     match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
         Some(Ok(FORMAT_VERSION)) => return Ok(()),
         None if tree.is_empty() => {}
-        Some(Ok(1)) => {
-            tracing::info!(from = 1, to = FORMAT_VERSION, "the store is brought up to this version's format");
-            index_every_batch(&tree)?;
+        Some(Ok(found @ 1..FORMAT_VERSION)) => {
+            tracing::info!(from = found, to = FORMAT_VERSION, "the store is brought up to this version's format");
+            if found == 1 {
+                index_every_batch(&Tree::new(tree.clone()))?;
+            }
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });
@@ -37,11 +45,12 @@ pub(super) fn prepare(committer: &mut Committer, directory: &Path) -> Result<(),
         }
     }
     tree.insert(keys::FORMAT, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
-    committer.make_durable().map_err(damaged)
+    database.flush().map_err(failed)?;
+    durability.sync().map(drop).map_err(|error| damaged(error.to_string()))
 }
 
 /// 1 to 2. A crash in the middle leaves version 1, and the next start writes the same keys again.
-fn index_every_batch(tree: &sled::Tree) -> Result<(), Error> {
+fn index_every_batch(tree: &Tree) -> Result<(), Error> {
     let mut writes = sled::Batch::default();
     for (number, key) in tree.scan_prefix(keys::BATCHES).keys().enumerate() {
         let id = keys::batch_of(&key.map_err(failed)?)?;
@@ -56,8 +65,8 @@ fn index_every_batch(tree: &sled::Tree) -> Result<(), Error> {
             writes.insert(key, value.unwrap_or_default());
         }
         if number % BITE == BITE - 1 {
-            tree.apply_batch(std::mem::take(&mut writes)).map_err(failed)?;
+            tree.settled().apply_batch(std::mem::take(&mut writes)).map_err(failed)?;
         }
     }
-    tree.apply_batch(writes).map_err(failed)
+    tree.settled().apply_batch(writes).map_err(failed)
 }

@@ -1,7 +1,6 @@
 //! Point reads and ordered ranges. All of them block.
 
-use std::sync::Arc;
-
+use super::layers::Tree;
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
 };
@@ -45,8 +44,7 @@ impl Store {
     /// # Errors
     /// [`Error::Corrupt`] where it cannot be decoded, [`Error::Failed`] where it cannot be read.
     pub fn batch(&self, id: BatchId) -> Result<Option<Batch>, Error> {
-        self.require_sound()?;
-        batch(&self.shared.tree, id)
+        batch(&self.shared.state, id)
     }
 
     /// As [`Store::batch`], for whoever does not own the batch: its owner may write it meanwhile, and then the parts are
@@ -55,18 +53,17 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn batch_of_another(&self, id: BatchId) -> Result<Option<Batch>, Error> {
-        self.require_sound()?;
-        let version = || self.shared.tree.get(keys::batch(id)).map_err(failed);
+        let version = || self.shared.state.get(keys::batch(id)).map_err(failed);
         let mut before = version()?;
         for _ in 0..MAX_READINGS {
-            let read = batch(&self.shared.tree, id);
+            let read = batch(&self.shared.state, id);
             let after = version()?;
             if after == before {
                 return read;
             }
             before = after;
         }
-        batch(&self.shared.tree, id)
+        batch(&self.shared.state, id)
     }
 
     /// Attempts of `phase` that have ended, the newest first, at most `limit`.
@@ -74,7 +71,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn newest_attempts(&self, id: BatchId, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
-        let ledger = self.shared.tree.scan_prefix(keys::attempts(id, phase));
+        let ledger = self.shared.state.scan_prefix(keys::attempts(id, phase));
         ledger.values().rev().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
     }
 
@@ -84,7 +81,7 @@ impl Store {
     /// As [`Store::batch`].
     pub fn attempts_from(&self, id: BatchId, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
         let range = keys::attempt(id, phase, first)..=keys::attempt(id, phase, u32::MAX);
-        let ledger = self.shared.tree.range(range);
+        let ledger = self.shared.state.range(range);
         ledger.values().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
     }
 
@@ -93,7 +90,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn late_outcomes(&self, id: BatchId, phase: Phase, limit: usize) -> Result<Vec<LateOutcome>, Error> {
-        let late = self.shared.tree.scan_prefix(keys::late_outcomes(id, phase)).values().rev().take(limit);
+        let late = self.shared.state.scan_prefix(keys::late_outcomes(id, phase)).values().rev().take(limit);
         late.map(|value| codec::decode::<StoredLate>(&value.map_err(failed)?)?.into_late()).collect()
     }
 
@@ -118,7 +115,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn key_expiry(&self, group: Group, key: &Key) -> Result<Option<Millis>, Error> {
-        let value = self.shared.tree.get(keys::idempotency(group, key)).map_err(failed)?;
+        let value = self.shared.state.get(keys::idempotency(group, key)).map_err(failed)?;
         let Some(value) = value else { return Ok(None) };
         let bytes = value.as_ref().try_into().map_err(|_| Error::Corrupt("an idempotency key's expiry".to_owned()))?;
         Ok(Some(Millis(u64::from_be_bytes(bytes))))
@@ -129,9 +126,7 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn answer(&self, hash: &[u8; 32], now: Millis) -> Result<Option<StoredAnswer>, Error> {
-        // After a flush that failed the tree shows what is not durable.
-        self.require_sound()?;
-        let Some(value) = self.shared.tree.get(keys::answer(hash)).map_err(failed)? else { return Ok(None) };
+        let Some(value) = self.shared.state.get(keys::answer(hash)).map_err(failed)? else { return Ok(None) };
         let (expires, answer) =
             value.split_first_chunk().ok_or_else(|| Error::Corrupt("an answer without its expiry".to_owned()))?;
         if u64::from_be_bytes(*expires) <= now.0 { Ok(None) } else { codec::decode(answer).map(Some) }
@@ -144,7 +139,7 @@ impl Store {
     /// As [`Store::batch`].
     pub fn expired_keys(&self, now: Millis, limit: usize) -> Result<Vec<ExpiredKey>, Error> {
         let mut found = Vec::new();
-        for index_key in self.shared.tree.scan_prefix(keys::EXPIRIES).keys().take(limit) {
+        for index_key in self.shared.state.scan_prefix(keys::EXPIRIES).keys().take(limit) {
             let index_key = index_key.map_err(failed)?.to_vec();
             let (expires, key) = keys::expired(&index_key)?;
             if expires > now {
@@ -166,7 +161,7 @@ impl Store {
         end: Sequence,
         limit: usize,
     ) -> Result<Vec<OutboxEntry>, Error> {
-        let entries = self.shared.tree.range(keys::outbox(group, first)..keys::outbox(group, end));
+        let entries = self.shared.state.range(keys::outbox(group, first)..keys::outbox(group, end));
         let entry = |pair: sled::Result<(sled::IVec, sled::IVec)>| {
             let (key, value) = pair.map_err(failed)?;
             let message = codec::decode::<StoredMessage>(&value)?.into_message()?;
@@ -180,8 +175,8 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn outbox_bounds(&self, group: Group) -> Result<(Sequence, Sequence), Error> {
-        let next = next_sequence(&self.shared.tree, group)?;
-        let first = self.shared.tree.scan_prefix(keys::outbox_of(group)).keys().next();
+        let next = next_sequence(&self.shared.state, group)?;
+        let first = self.shared.state.scan_prefix(keys::outbox_of(group)).keys().next();
         let first = first.map(|key| keys::sequence_of(&key.map_err(failed)?)).transpose()?;
         Ok((first.unwrap_or(next), next))
     }
@@ -191,21 +186,17 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn timers(&self, limit: usize) -> Result<Vec<TimerEntry>, Error> {
-        let keys = self.shared.tree.scan_prefix(keys::TIMERS).keys().take(limit);
+        let keys = self.shared.state.scan_prefix(keys::TIMERS).keys().take(limit);
         keys.map(|key| {
             let (batch, timer) = keys::timer_of(&key.map_err(failed)?)?;
             Ok(TimerEntry { batch, timer })
         })
         .collect()
     }
-
-    pub(super) fn require_sound(&self) -> Result<(), Error> {
-        self.shared.failure.get().map_or(Ok(()), |reason| Err(Error::Failed(Arc::clone(reason))))
-    }
 }
 
 /// The record of `id`.
-pub(super) fn batch(tree: &sled::Tree, id: BatchId) -> Result<Option<Batch>, Error> {
+pub(super) fn batch(tree: &Tree, id: BatchId) -> Result<Option<Batch>, Error> {
     let Some(small) = get::<StoredBatch>(tree, &keys::batch(id))? else { return Ok(None) };
     let mut results: [Vec<StoredResult>; 4] = Default::default();
     for phase in small.phases() {
@@ -216,11 +207,11 @@ pub(super) fn batch(tree: &sled::Tree, id: BatchId) -> Result<Option<Batch>, Err
     small.into_batch(id, details, essays, results).map(Some)
 }
 
-fn get<T: serde::de::DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> Result<Option<T>, Error> {
+fn get<T: serde::de::DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<Option<T>, Error> {
     tree.get(key).map_err(failed)?.map(|value| codec::decode(&value)).transpose()
 }
 
-fn require<T: serde::de::DeserializeOwned>(tree: &sled::Tree, key: &[u8]) -> Result<T, Error> {
+fn require<T: serde::de::DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<T, Error> {
     get(tree, key)?.ok_or_else(|| Error::Corrupt("a part of a batch's record is missing".to_owned()))
 }
 
@@ -235,7 +226,7 @@ pub(super) fn failed(error: sled::Error) -> Error {
 
 /// The next sequence of each group, in the order of [`Group::ALL`]. A group whose outbox is empty starts anew; nothing
 /// refers to a number longer than the process lives.
-pub(super) fn next_sequences(tree: &sled::Tree) -> Result<[Sequence; Group::ALL.len()], Error> {
+pub(super) fn next_sequences(tree: &Tree) -> Result<[Sequence; Group::ALL.len()], Error> {
     let mut next = [0; Group::ALL.len()];
     for group in Group::ALL {
         next[group as usize] = next_sequence(tree, group)?;
@@ -243,7 +234,7 @@ pub(super) fn next_sequences(tree: &sled::Tree) -> Result<[Sequence; Group::ALL.
     Ok(next)
 }
 
-fn next_sequence(tree: &sled::Tree, group: Group) -> Result<Sequence, Error> {
+fn next_sequence(tree: &Tree, group: Group) -> Result<Sequence, Error> {
     let last = tree.scan_prefix(keys::outbox_of(group)).keys().next_back();
     Ok(match last {
         Some(key) => keys::sequence_of(&key.map_err(failed)?)? + 1,

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::commit::Commit;
 use super::committer::CONTENT_PART_BYTES;
 use super::disk::{DirectoryLock, Durability, directory_error};
+use super::layers::Tree;
 use super::lines::{BACKUP_VERSION, KINDS, Line, from_json};
 use super::migrate::FORMAT_VERSION;
 use super::read::{self, failed};
@@ -144,13 +145,13 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
         Line::Header { .. } | Line::Trailer { .. } => Ok(()),
     })?;
     writer.flush()?;
-    index(&tree, &mut writer)?;
+    index(&Tree::new(tree), &mut writer)?;
     // Last, so that a store of which something is missing is none.
     writer.put(keys::FORMAT.to_vec(), FORMAT_VERSION.to_be_bytes().to_vec())?;
     writer.flush()?;
     database.flush().map_err(failed)?;
     let mut durability = Durability::new(options, &path)?;
-    durability.sync(0).map_err(|error| directory_error(&options.directory, &error))
+    durability.sync().map(drop).map_err(|error| directory_error(&options.directory, &error))
 }
 
 struct Writer {
@@ -176,7 +177,7 @@ impl Writer {
 }
 
 /// Makes everything that follows from what was written.
-fn index(tree: &sled::Tree, writer: &mut Writer) -> Result<(), Error> {
+fn index(tree: &Tree, writer: &mut Writer) -> Result<(), Error> {
     for key in tree.scan_prefix(keys::BATCHES).keys() {
         let id = keys::batch_of(&key.map_err(failed)?)?;
         if let Some(batch) = read::batch(tree, id)? {

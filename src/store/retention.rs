@@ -24,11 +24,10 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn old(&self, before: Millis, after: Option<Old>, limit: usize) -> Result<Vec<Old>, Error> {
-        self.require_sound()?;
         let mut found = Vec::new();
         let behind = after.map_or_else(|| keys::AGES.to_vec(), |after| keys::age(after.since, after.aged));
         let range = (Bound::Excluded(behind), Bound::Excluded(keys::ages_after(before)));
-        for key in self.shared.tree.range::<Vec<u8>, _>(range).keys().take(limit) {
+        for key in self.shared.state.range::<Vec<u8>>(range).keys().take(limit) {
             let (since, aged) = keys::aged(&key.map_err(failed)?)?;
             found.push(Old { since, aged });
         }
@@ -47,7 +46,7 @@ impl Store {
         for phase in Phase::ALL {
             commit.delete(keys::results(id, phase));
             for prefix in [keys::attempts(id, phase), keys::late_outcomes(id, phase)] {
-                for key in self.shared.tree.scan_prefix(prefix).keys() {
+                for key in self.shared.state.scan_prefix(prefix).keys() {
                     commit.delete(key.map_err(failed)?.to_vec());
                 }
             }
@@ -76,14 +75,14 @@ impl Store {
         match old.aged {
             Aged::Batch(_) => return Ok(()),
             Aged::Job(owner, id) => {
-                for key in self.shared.tree.scan_prefix(&keys::job_member(id, 0)[..17]).keys() {
+                for key in self.shared.state.scan_prefix(&keys::job_member(id, 0)[..17]).keys() {
                     belongings.push(key.map_err(failed)?.to_vec());
                 }
                 belongings.push(keys::job_by_hash(owner, id));
             }
             Aged::Letter(id) => {
                 belongings.push(keys::letter(id));
-                let stored = self.shared.tree.get(keys::letter(id)).map_err(failed)?;
+                let stored = self.shared.state.get(keys::letter(id)).map_err(failed)?;
                 if let Some(value) = stored {
                     let letter = codec::decode::<super::stored::StoredLetter>(&value)?.into_letter(id)?;
                     let key = Key::of(letter.group.service(), &letter.message);

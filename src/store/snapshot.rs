@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::layers::Tree;
 use super::read::failed;
 use super::{Error, Store};
 
@@ -18,20 +19,6 @@ const MAX_KEPT_BYTES: usize = 256 * 1_024 * 1_024;
 
 /// How many keys are read at once: few enough that no commit waits for long.
 const PAGE: usize = 128;
-
-/// What a group writes, in order: the last write of a key counts.
-#[derive(Default)]
-pub(super) struct Writes(Vec<(Vec<u8>, Option<Vec<u8>>)>);
-
-impl Writes {
-    pub(super) fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.0.push((key, Some(value)));
-    }
-
-    pub(super) fn remove(&mut self, key: Vec<u8>) {
-        self.0.push((key, None));
-    }
-}
 
 /// What the committer and an open view share.
 #[derive(Clone, Default)]
@@ -49,12 +36,12 @@ enum State {
 }
 
 impl Overwritten {
-    /// Writes a group, and keeps what it overwrites where somebody looks.
-    pub(super) fn write(&self, tree: &sled::Tree, writes: Writes) -> sled::Result<()> {
+    /// Lets readers see a group, and keeps what it overwrites where somebody looks.
+    pub(super) fn apply(&self, tree: &Tree, writes: Vec<(sled::IVec, Option<sled::IVec>)>) -> sled::Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Open { before, bytes } = &mut *state {
-            for (key, _) in &writes.0 {
-                if let Entry::Vacant(unknown) = before.entry(key.clone()) {
+            for (key, _) in &writes {
+                if let Entry::Vacant(unknown) = before.entry(key.to_vec()) {
                     let value = tree.get(key)?;
                     *bytes += key.len() + value.as_ref().map_or(0, |value| value.len());
                     unknown.insert(value);
@@ -64,14 +51,8 @@ impl Overwritten {
                 *state = State::Lost;
             }
         }
-        let mut batch = sled::Batch::default();
-        for (key, value) in writes.0 {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
-        tree.apply_batch(batch)
+        tree.apply(writes);
+        Ok(())
     }
 
     /// Whether somebody looks.
@@ -129,7 +110,7 @@ impl Snapshot {
             }
             State::Closed | State::Lost => false,
         };
-        let now = self.store.shared.tree.scan_prefix(prefix).next().transpose().map_err(failed)?;
+        let now = self.store.shared.state.scan_prefix(prefix).next().transpose().map_err(failed)?;
         Ok(had || now.is_some())
     }
 
@@ -148,7 +129,7 @@ impl Snapshot {
         };
         let last = Bound::Excluded(vec![prefix + 1]);
         let mut found = BTreeMap::new();
-        for entry in self.store.shared.tree.range::<Vec<u8>, _>((start.clone(), last.clone())).take(PAGE) {
+        for entry in self.store.shared.state.range::<Vec<u8>>((start.clone(), last.clone())).take(PAGE) {
             let (key, value) = entry.map_err(failed)?;
             found.insert(key.to_vec(), value);
         }

@@ -171,6 +171,8 @@ pub fn essays_body(essays: usize) -> Value {
 /// How a server inside the test behaves.
 pub struct Setup {
     pub data: DataDirectory,
+    /// Small, so that whatever runs a while is settled now and then.
+    pub journal_bytes: u64,
     pub latency_ms: std::ops::RangeInclusive<u64>,
     pub faults: Value,
     pub rules: Rules,
@@ -188,6 +190,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             data: DataDirectory::Ephemeral,
+            journal_bytes: 16 * 1_024,
             latency_ms: 0..=0,
             faults: json!([]),
             rules: no_automatic_retry(),
@@ -243,13 +246,13 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
     };
     App::start(
         Options {
-            listen: ([127, 0, 0, 1], 0).into(),
-            data: setup.data,
+            journal_bytes: setup.journal_bytes,
             rules: setup.rules,
             pipeline_limit: setup.pipeline_limit,
             retain_ms: setup.retain_ms,
             workers,
             limits: setup.limits,
+            ..Options::new(setup.data)
         },
         clock,
     )

@@ -8,10 +8,11 @@ mod queues;
 
 use super::disk::DirectoryLock;
 use super::keys::Aged;
+use super::layers::Tree;
 use super::migrate::FORMAT_VERSION;
 use super::read::{self, decode_attempt, failed};
 use super::stored::StoredLate;
-use super::{Error, Options, codec, guard, keys};
+use super::{Error, Opened, Options, codec, keys};
 use crate::domain::{Batch, Millis, Phase};
 
 /// What was checked.
@@ -48,8 +49,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
         return Err(Error::Directory { directory: options.directory.clone(), reason });
     }
     let _lock = DirectoryLock::acquire(&options.directory)?;
-    let (database, tree) = guard::open(options)?;
-    let contents = database.open_tree("contents").map_err(failed)?;
+    let Opened { database: _database, state: tree, contents, .. } = super::open(options)?;
     match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
         Some(Ok(FORMAT_VERSION)) => {}
         Some(Ok(found)) if found > FORMAT_VERSION => {
@@ -73,8 +73,8 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
 }
 
 struct Check<'a> {
-    tree: sled::Tree,
-    contents: sled::Tree,
+    tree: Tree,
+    contents: Tree,
     tell: &'a mut dyn FnMut(&str),
     checked: Checked,
     /// Timers and listing entries that the records ask for and that are there.
@@ -197,7 +197,7 @@ impl Check<'_> {
                 }
             }
         }
-        for entry in &self.tree {
+        for entry in self.tree.iter() {
             let (key, _) = entry.map_err(failed)?;
             if !key.first().is_some_and(|prefix| keys::PREFIXES.contains(prefix)) {
                 self.violation(&format!("{}: nothing is stored under such keys", shown(&key)));

@@ -123,7 +123,7 @@ impl Check<'_> {
     /// Every text is whole, and the one that its name says.
     pub(super) fn contents(&mut self) -> Result<(), Error> {
         let mut text: Option<([u8; 32], Sha256)> = None;
-        for entry in &self.contents {
+        for entry in self.contents.iter() {
             let (key, part) = entry.map_err(failed)?;
             let Some((hash, _)) = key.split_first_chunk::<32>() else {
                 self.violation(&format!("text {}: its key is too short", hex::encode(&key)));

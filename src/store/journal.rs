@@ -1,0 +1,356 @@
+//! The journal: what is durable and not yet settled in the database.
+//!
+//! A group of commits is one frame, appended and synced; that, and nothing else, is what an answer waits for. When
+//! enough has come together a new segment begins, and what the old one says is written to the database, where a key that
+//! was written many times is written once. Then the old segment goes.
+//!
+//! A segment is a file `journal/NUMBER` in hexadecimal. Its header (32 bytes) says how many commits there were before
+//! it. A frame is a CRC-32 of the rest, the length of the body, and the body: the number of the commit, then for each
+//! write a byte for its kind, the length of the key (u16) and the key, and the length of the value (u32) and the value
+//! where there is one. Integers are big-endian.
+//!
+//! A crash can leave a torn frame at the end of a segment: nobody was told of it, so it counts as not written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use sled::IVec;
+
+/// Which tree a write is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Everything but the texts.
+    State,
+    /// The texts.
+    Contents,
+}
+
+/// A key, and what is under it from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Write {
+    pub(super) which: Which,
+    pub(super) key: IVec,
+    pub(super) value: Option<IVec>,
+}
+
+impl Write {
+    /// How many bytes it takes.
+    pub(super) fn bytes(&self) -> u64 {
+        (7 + self.key.len() + self.value.as_ref().map_or(0, |value| value.len())) as u64
+    }
+
+    pub(super) fn into_pair(self) -> (IVec, Option<IVec>) {
+        (self.key, self.value)
+    }
+}
+
+const MAGIC: &[u8; 8] = b"rephaseJ";
+
+const HEADER_BYTES: usize = 32;
+
+/// The checksum and the length before the body of a frame.
+const FRAME_HEADER_BYTES: usize = 8;
+
+fn header(after: u64) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..16].copy_from_slice(&after.to_be_bytes());
+    let checksum = crc32fast::hash(&bytes[..16]);
+    bytes[16..20].copy_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
+/// Turns a group of writes into a frame. One that is too long to be written is an error.
+pub(super) fn frame(commit: u64, writes: &[Write]) -> Result<Vec<u8>, String> {
+    let size = writes.iter().map(Write::bytes).sum::<u64>();
+    let size = usize::try_from(size).map_err(|_| "a commit is too large".to_owned())?;
+    let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + 8 + size);
+    bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
+    bytes.extend_from_slice(&commit.to_be_bytes());
+    for Write { which, key, value } in writes {
+        let kind = match which {
+            Which::State => 0,
+            Which::Contents => 2,
+        };
+        bytes.push(kind + u8::from(value.is_none()));
+        let length = u16::try_from(key.len()).map_err(|_| "a key is too long".to_owned())?;
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(key);
+        if let Some(value) = value {
+            let length = u32::try_from(value.len()).map_err(|_| "a value is too long".to_owned())?;
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(value);
+        }
+    }
+    let length = u32::try_from(bytes.len() - FRAME_HEADER_BYTES).map_err(|_| "a commit is too large".to_owned())?;
+    bytes[4..8].copy_from_slice(&length.to_be_bytes());
+    let checksum = crc32fast::hash(&bytes[4..]);
+    bytes[..4].copy_from_slice(&checksum.to_be_bytes());
+    Ok(bytes)
+}
+
+/// What is left of a file that is being read.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        usize::try_from(u32::from_be_bytes(self.number()?)).ok()
+    }
+
+    /// The next frame: its commit and its writes; none where it is torn, or there is none.
+    fn frame(&mut self) -> Option<(u64, Vec<Write>)> {
+        let checksum = u32::from_be_bytes(self.number()?);
+        let covered = self.0;
+        let length = self.length()?;
+        let body = self.take(length)?;
+        if crc32fast::hash(&covered[..4 + length]) != checksum {
+            return None;
+        }
+        let mut body = Cursor(body);
+        let commit = u64::from_be_bytes(body.number()?);
+        let mut writes = Vec::new();
+        while !body.0.is_empty() {
+            writes.push(body.write()?);
+        }
+        Some((commit, writes))
+    }
+
+    fn write(&mut self) -> Option<Write> {
+        let [kind] = self.number()?;
+        let which = match kind {
+            0 | 1 => Which::State,
+            2 | 3 => Which::Contents,
+            _ => return None,
+        };
+        let length = u16::from_be_bytes(self.number()?);
+        let key = self.take(length.into())?.into();
+        let value = if kind & 1 == 0 {
+            let length = self.length()?;
+            Some(self.take(length)?.into())
+        } else {
+            None
+        };
+        Some(Write { which, key, value })
+    }
+}
+
+/// The journal of one store, open for writing.
+pub(super) struct Journal {
+    directory: PathBuf,
+    number: u64,
+    file: File,
+}
+
+impl Journal {
+    /// Begins a new segment behind those that are there; `after` so many commits.
+    pub(super) fn begin(directory: &Path, after: u64) -> io::Result<Self> {
+        let directory = directory_of(directory);
+        fs::create_dir_all(&directory)?;
+        let number = segments(&directory)?.last().map_or(0, |last| last + 1);
+        let file = make(&directory, number, after)?;
+        if let Some(parent) = directory.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(Self { directory, number, file })
+    }
+
+    /// Appends a frame. It is durable once [`Journal::sync`] has returned.
+    pub(super) fn append(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.file.write_all(frame)
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Begins the next segment, and gives the number up to which segments may go once what they say is settled.
+    pub(super) fn rotate(&mut self, after: u64) -> io::Result<u64> {
+        let old = self.number;
+        self.file = make(&self.directory, old + 1, after)?;
+        self.number = old + 1;
+        Ok(old)
+    }
+}
+
+fn make(directory: &Path, number: u64, after: u64) -> io::Result<File> {
+    let mut file = OpenOptions::new().create_new(true).write(true).open(directory.join(format!("{number:016x}")))?;
+    file.write_all(&header(after))?;
+    file.sync_all()?;
+    File::open(directory)?.sync_all()?;
+    Ok(file)
+}
+
+fn directory_of(store: &Path) -> PathBuf {
+    store.join("journal")
+}
+
+/// The segments there are, oldest first.
+fn segments(directory: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(numbers),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        numbers.extend(name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Removes the segments up to and with `last`.
+pub(super) fn remove(store: &Path, last: u64) -> io::Result<()> {
+    let directory = directory_of(store);
+    for number in segments(&directory)?.into_iter().filter(|number| *number <= last) {
+        fs::remove_file(directory.join(format!("{number:016x}")))?;
+    }
+    Ok(())
+}
+
+/// What the journal of a store says.
+#[derive(Default)]
+pub(super) struct Replay {
+    /// How many commits were settled before it begins; none where there is no journal.
+    pub(super) after: Option<u64>,
+    /// The writes of all that it has, in order.
+    pub(super) writes: Vec<Write>,
+    /// How many commits there have been by its end.
+    pub(super) commits: u64,
+    /// Its newest segment, where it has one.
+    pub(super) last_segment: Option<u64>,
+}
+
+/// Reads the journal of a store. It is at most a few segments, so it is read as a whole.
+pub(super) fn replay(store: &Path) -> io::Result<Result<Replay, String>> {
+    let directory = directory_of(store);
+    let mut replay = Replay::default();
+    for number in segments(&directory)? {
+        let mut bytes = Vec::new();
+        File::open(directory.join(format!("{number:016x}")))?.read_to_end(&mut bytes)?;
+        replay.last_segment = Some(number);
+        let mut cursor = Cursor(&bytes);
+        let head = cursor.take(HEADER_BYTES);
+        let after = head.and_then(|head| Some(u64::from_be_bytes(head.get(8..16)?.try_into().ok()?)));
+        let Some(after) = after.filter(|after| head == Some(&header(*after)[..])) else {
+            // Nothing is written to a segment before its header is durable.
+            if bytes.len() <= HEADER_BYTES {
+                continue;
+            }
+            return Ok(Err(format!("segment {number:x} of its journal has no header")));
+        };
+        if replay.after.is_some() && after != replay.commits {
+            return Ok(Err(format!("its journal has a gap: commit {after} follows {}", replay.commits)));
+        }
+        replay.after.get_or_insert(after);
+        replay.commits = after;
+        while let Some((commit, mut writes)) = cursor.frame() {
+            if commit != replay.commits + 1 {
+                return Ok(Err(format!("its journal has a gap: commit {commit} follows {}", replay.commits)));
+            }
+            replay.commits = commit;
+            replay.writes.append(&mut writes);
+        }
+    }
+    Ok(Ok(replay))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(key: &[u8], value: Option<&[u8]>) -> Write {
+        Write { which: Which::State, key: key.into(), value: value.map(IVec::from) }
+    }
+
+    fn journal_of(directory: &Path, groups: &[Vec<Write>]) {
+        let mut journal = Journal::begin(directory, 7).expect("begun");
+        for (number, group) in (8..).zip(groups) {
+            journal.append(&frame(number, group).expect("a frame")).expect("appended");
+        }
+        journal.sync().expect("synced");
+    }
+
+    fn groups() -> Vec<Vec<Write>> {
+        let text = Write { which: Which::Contents, key: b"hash".into(), value: Some(vec![b'x'; 70_000].into()) };
+        vec![
+            vec![write(b"a", Some(b"1")), write(b"b", None)],
+            vec![text, Write { which: Which::Contents, key: b"gone".into(), value: None }],
+            vec![write(b"a", Some(b""))],
+        ]
+    }
+
+    #[test]
+    fn what_was_written_is_read_in_order() {
+        let directory = tempfile::tempdir().expect("a directory");
+        journal_of(directory.path(), &groups());
+        let replay = replay(directory.path()).expect("read").expect("sound");
+        assert_eq!((replay.after, replay.commits), (Some(7), 10));
+        assert_eq!(replay.writes, groups().concat());
+    }
+
+    #[test]
+    fn wherever_its_end_is_torn_whole_groups_are_left() {
+        let directory = tempfile::tempdir().expect("a directory");
+        journal_of(directory.path(), &groups());
+        let file = directory.path().join("journal/0000000000000000");
+        let whole = fs::read(&file).expect("read");
+        let mut seen = std::collections::BTreeSet::new();
+        for length in (0..=whole.len()).filter(|length| length % 97 == 0 || *length < 200 || *length + 99 > whole.len())
+        {
+            fs::write(&file, &whole[..length]).expect("cut");
+            let replay = replay(directory.path()).expect("read").expect("a torn end is no damage");
+            let count = replay.commits.saturating_sub(7);
+            assert_eq!(replay.writes, groups()[..usize::try_from(count).expect("few")].concat(), "{length}");
+            seen.insert(count);
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_bit_that_was_turned_ends_it_there() {
+        let directory = tempfile::tempdir().expect("a directory");
+        journal_of(directory.path(), &groups());
+        let file = directory.path().join("journal/0000000000000000");
+        let whole = fs::read(&file).expect("read");
+        for at in (HEADER_BYTES..whole.len()).step_by(13) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs::write(&file, &bytes).expect("damaged");
+            let replay = replay(directory.path()).expect("read").expect("what is before it is sound");
+            assert!(replay.commits < 10, "{at}");
+            let count = usize::try_from(replay.commits - 7).expect("few");
+            assert_eq!(replay.writes, groups()[..count].concat());
+        }
+    }
+
+    #[test]
+    fn segments_follow_one_another_without_a_gap() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut journal = Journal::begin(directory.path(), 0).expect("begun");
+        journal.append(&frame(1, &groups()[0]).expect("a frame")).expect("appended");
+        let old = journal.rotate(1).expect("rotated");
+        journal.append(&frame(2, &groups()[2]).expect("a frame")).expect("appended");
+        let both = replay(directory.path()).expect("read").expect("sound");
+        assert_eq!((both.after, both.commits, both.writes.len()), (Some(0), 2, 3));
+        remove(directory.path(), old).expect("removed");
+        let rest = replay(directory.path()).expect("read").expect("sound");
+        assert_eq!((rest.after, rest.commits, rest.writes.len()), (Some(1), 2, 1));
+
+        let _ = Journal::begin(directory.path(), 9).expect("begun");
+        let gap = replay(directory.path()).expect("read").err().expect("a gap");
+        assert!(gap.contains("gap"), "{gap}");
+    }
+}

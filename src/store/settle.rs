@@ -1,0 +1,95 @@
+//! Settling: what the journal says is written to the database, and then the journal forgets it.
+//!
+//! A key that was written many times since it was settled last is written once, with what it says now; most messages,
+//! timers and listings come and go within one journal, and are never written at all. A crash anywhere in here costs
+//! nothing: the journal still says everything, and it is settled again.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, OnceLock};
+
+use super::disk::Durability;
+use super::journal;
+use super::keys;
+use super::layers::{Layer, Tree};
+use crate::crash::{self, Point};
+
+/// How many writes reach the database at once. Whoever else writes to it, or reads from it, waits for as long.
+const BITE: usize = 128;
+
+/// What is to be settled: the frozen layers of both trees.
+pub(super) struct Settlement {
+    pub(super) state: Arc<Layer>,
+    pub(super) contents: Arc<Layer>,
+    /// How many commits it brings the database up to.
+    pub(super) commits: u64,
+    /// Up to which segment the journal may be forgotten then; none where there is no journal.
+    pub(super) last_segment: Option<u64>,
+}
+
+/// The thread that settles.
+pub(super) struct Settler {
+    pub(super) database: sled::Db,
+    pub(super) state: Tree,
+    pub(super) contents: Tree,
+    pub(super) durability: Durability,
+    pub(super) directory: PathBuf,
+    /// How long the database's log is.
+    pub(super) log_bytes: Arc<AtomicU64>,
+    pub(super) failure: Arc<OnceLock<Arc<str>>>,
+}
+
+impl Settler {
+    /// Settles one after the other, and says when each is done, or that it cannot be.
+    pub(super) fn run(mut self, settlements: &Receiver<Settlement>, done: &Sender<()>) {
+        while let Ok(settlement) = settlements.recv() {
+            if let Err(reason) = self.settle(settlement) {
+                tracing::error!(reason, "the journal cannot be settled; the store takes no more commits");
+                // The first failure is the one that is told.
+                let _ = self.failure.set(reason.into());
+            }
+            // The committer may have ended.
+            let _ = done.send(());
+        }
+    }
+
+    fn settle(&mut self, settlement: Settlement) -> Result<(), String> {
+        let Settlement { state, contents, commits, last_segment } = settlement;
+        crash::reach(Point::SettleFrozen);
+        // The texts first, so that a record in the database never refers to one that is not there.
+        write(self.contents.settled(), &contents)?;
+        write(self.state.settled(), &state)?;
+        crash::reach(Point::SettleWritten);
+        // The log is a sequence: with this, everything before it is there.
+        self.state.settled().insert(keys::COMMITS, &commits.to_be_bytes()).map_err(text)?;
+        self.database.flush().map_err(text)?;
+        let log_bytes = self.durability.sync().map_err(text)?;
+        self.log_bytes.store(log_bytes, Ordering::Relaxed);
+        crash::reach(Point::SettleDurable);
+        self.contents.thaw();
+        self.state.thaw();
+        if let Some(last) = last_segment {
+            journal::remove(&self.directory, last).map_err(text)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(tree: &sled::Tree, layer: &Layer) -> Result<(), String> {
+    let mut batch = sled::Batch::default();
+    for (number, (key, value)) in (1..).zip(layer) {
+        match value {
+            Some(value) => batch.insert(key, value),
+            None => batch.remove(key),
+        }
+        if number % BITE == 0 {
+            tree.apply_batch(std::mem::take(&mut batch)).map_err(text)?;
+        }
+    }
+    tree.apply_batch(batch).map_err(text)
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
