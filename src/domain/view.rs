@@ -9,38 +9,44 @@ use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
 use crate::contract::{PipelineStateDetail, ProcessingPipelineState};
 
-/// The most attempts that `retry_history` shows; the newest.
-pub const RETRY_HISTORY: usize = 20;
+/// The most attempts that `retry_history` shows; the newest. The attempts' own route has all of them.
+pub const RETRY_HISTORY: usize = 5;
 
 /// The most essays that `failed_essays` names. The attempts name all of them.
 pub const FAILED_ESSAYS: usize = 100;
 
 /// `ProcessingPipelineState` of `batch`. `ledger` gives the attempts of a phase that have ended, newest first, at least
-/// [`RETRY_HISTORY`] of them where there are so many.
-#[must_use]
-pub fn pipeline_state(batch: &Batch, ledger: impl Fn(Phase) -> Vec<Attempt>) -> ProcessingPipelineState {
-    let detail = |phase: Phase| batch.phase(phase).map(|record| phase_detail(batch, phase, record, &ledger));
-    ProcessingPipelineState {
+/// [`RETRY_HISTORY`] of them where there are so many; it is asked only where they are shown.
+///
+/// # Errors
+/// Those of `ledger`.
+pub fn pipeline_state<E>(
+    batch: &Batch,
+    ledger: impl Fn(Phase) -> Result<Vec<Attempt>, E>,
+) -> Result<ProcessingPipelineState, E> {
+    let detail =
+        |phase: Phase| batch.phase(phase).map(|record| phase_detail(batch, phase, record, &ledger)).transpose();
+    Ok(ProcessingPipelineState {
         batch_id: batch.id.to_string(),
         requested_pipelines: batch.requested_phases().map(|(phase, _)| phase.to_string()).collect(),
-        spellcheck: detail(Phase::Spellcheck),
-        nlp: detail(Phase::Nlp),
-        ai_feedback: detail(Phase::AiFeedback),
-        cj_assessment: detail(Phase::CjAssessment),
+        spellcheck: detail(Phase::Spellcheck)?,
+        nlp: detail(Phase::Nlp)?,
+        ai_feedback: detail(Phase::AiFeedback)?,
+        cj_assessment: detail(Phase::CjAssessment)?,
         last_updated: Some(batch.updated_at.to_timestamp()),
-    }
+    })
 }
 
-fn phase_detail(
+fn phase_detail<E>(
     batch: &Batch,
     phase: Phase,
     record: &PhaseRecord,
-    ledger: impl Fn(Phase) -> Vec<Attempt>,
-) -> PipelineStateDetail {
+    ledger: impl Fn(Phase) -> Result<Vec<Attempt>, E>,
+) -> Result<PipelineStateDetail, E> {
     let essay_counts = record.counts();
     let attempt = record.state.attempt();
     let settled = essay_counts.successful + essay_counts.failed;
-    PipelineStateDetail {
+    Ok(PipelineStateDetail {
         status: record.state.status(),
         essay_counts,
         started_at: attempt.and_then(|attempt| attempt.dispatched_at).map(Millis::to_timestamp),
@@ -48,19 +54,19 @@ fn phase_detail(
             .filter(|_| !record.state.is_running())
             .and_then(|attempt| attempt.end.as_ref())
             .map(|end| end.at.to_timestamp()),
-        error_info: error_info(batch, phase, record, ledger),
+        error_info: error_info(batch, phase, record, ledger)?,
         progress_percentage: (essay_counts.total > 0)
             .then(|| f64::from(settled) * 100.0 / f64::from(essay_counts.total)),
-    }
+    })
 }
 
 /// What went wrong, and what was tried: none for a phase that never failed and was never retried.
-fn error_info(
+fn error_info<E>(
     batch: &Batch,
     phase: Phase,
     record: &PhaseRecord,
-    ledger: impl Fn(Phase) -> Vec<Attempt>,
-) -> Option<Map<String, Value>> {
+    ledger: impl Fn(Phase) -> Result<Vec<Attempt>, E>,
+) -> Result<Option<Map<String, Value>>, E> {
     let mut info = Map::new();
     if let PhaseState::SkippedDependency { because } = &record.state {
         info.insert("message".to_owned(), format!("{because}, which {phase} depends on, failed").into());
@@ -81,7 +87,7 @@ fn error_info(
         info.insert("message".to_owned(), message.as_str().into());
     }
     if info.is_empty() && record.attempts < 2 {
-        return None;
+        return Ok(None);
     }
     let named = |(essay, error): &(&Essay, &Option<PhaseError>)| {
         json!({
@@ -96,11 +102,11 @@ fn error_info(
         info.insert("next_retry_at".to_owned(), again_at.to_timestamp().to_string().into());
     }
     info.insert("retry_count".to_owned(), record.attempts.saturating_sub(1).into());
-    let mut newest = ledger(phase);
+    let mut newest = ledger(phase)?;
     newest.truncate(RETRY_HISTORY);
     let history = newest.iter().map(|attempt| attempt_view(attempt, |_| None)).collect::<Vec<_>>();
     info.insert("retry_history".to_owned(), history.into());
-    Some(info)
+    Ok(Some(info))
 }
 
 /// One attempt, as clients read it. `essay_id` names the essay in a slot; where it gives none, the list of essays is

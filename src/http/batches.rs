@@ -7,14 +7,15 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag, parse};
 use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
-use crate::contract::{ProcessingPipelineState, Text};
+use crate::contract::{BatchClientStatus, BatchStatus, CourseCode, PhaseName, ProcessingPipelineState, Text};
 use crate::domain::step::{NewEssay, Registration};
 use crate::domain::view::{RETRY_HISTORY, pipeline_state};
 use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Millis, Phase, Rejected};
@@ -173,25 +174,52 @@ pub(super) async fn status(
     }
     let BatchState { batch, pipeline_state, now } = read_state(&gateway, &id).await?;
     let details = &batch.details;
-    let body = json!({
-        "batch_id": batch.id.to_string(),
-        "status": batch.status.for_client(),
-        "details": {
-            "batch_status": batch.status,
-            "essays_received": batch.essays_received,
-            "registered_at": details.registered_at.to_timestamp(),
-            "updated_at": batch.updated_at.to_timestamp(),
+    let body = Status {
+        batch_id: batch.id.0,
+        status: batch.status.for_client(),
+        details: StatusDetails {
+            batch_status: batch.status,
+            essays_received: batch.essays_received,
+            registered_at: details.registered_at.to_timestamp(),
+            updated_at: batch.updated_at.to_timestamp(),
         },
-        "batch_context": {
-            "course_code": details.course_code,
-            "expected_essay_count": batch.essays.len(),
-            "user_id": details.user_id,
+        batch_context: StatusContext {
+            course_code: details.course_code,
+            expected_essay_count: batch.essays.len(),
+            user_id: &details.user_id,
         },
-        "pipeline_state": pipeline_state,
-        "stuck_since": batch.stuck_since(now).map(Millis::to_timestamp),
-        "stale": batch.stale_phases().iter().map(ToString::to_string).collect::<Vec<_>>(),
-    });
+        pipeline_state,
+        stuck_since: batch.stuck_since(now).map(Millis::to_timestamp),
+        stale: batch.stale_phases().into_iter().map(Phase::name).collect(),
+    };
     Ok((etag(&batch), Json(body)).into_response())
+}
+
+/// The body of a status.
+#[derive(Serialize)]
+struct Status<'a> {
+    batch_id: Uuid,
+    status: BatchClientStatus,
+    details: StatusDetails,
+    batch_context: StatusContext<'a>,
+    pipeline_state: ProcessingPipelineState,
+    stuck_since: Option<Timestamp>,
+    stale: Vec<PhaseName>,
+}
+
+#[derive(Serialize)]
+struct StatusDetails {
+    batch_status: BatchStatus,
+    essays_received: u16,
+    registered_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct StatusContext<'a> {
+    course_code: CourseCode,
+    expected_essay_count: usize,
+    user_id: &'a str,
 }
 
 /// A batch as it is now.
@@ -205,13 +233,7 @@ pub(super) struct BatchState {
 pub(super) async fn read_state(gateway: &Gateway, id: &str) -> Result<BatchState, Problem> {
     let read = |reader: Reader<'_>| {
         let batch = Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
-        let mut ledgers: [Vec<_>; 4] = Default::default();
-        for (phase, record) in batch.requested_phases() {
-            if record.attempts > 0 {
-                ledgers[phase.index()] = reader.newest_attempts(phase, RETRY_HISTORY)?;
-            }
-        }
-        let state = pipeline_state(&batch, |phase: Phase| ledgers[phase.index()].clone());
+        let state = pipeline_state(&batch, |phase: Phase| reader.newest_attempts(phase, RETRY_HISTORY))?;
         Ok(BatchState { batch, pipeline_state: state, now: reader.now() })
     };
     Ok(gateway.engine()?.query(batch_id(id)?, move |reader| read(reader?)).await?)
