@@ -26,11 +26,13 @@ pub struct Measured {
     pub times: Histogram<u64>,
     /// How long all of them took.
     pub elapsed: Duration,
+    /// How many were told to come back.
+    pub refused: u64,
 }
 
 impl Measured {
     fn new() -> Self {
-        Self { times: Histogram::new(3).expect("three digits are possible"), elapsed: Duration::ZERO }
+        Self { times: Histogram::new(3).expect("three digits are possible"), elapsed: Duration::ZERO, refused: 0 }
     }
 
     fn record(&mut self, took: Duration) {
@@ -41,6 +43,7 @@ impl Measured {
     fn add(&mut self, other: &Self) {
         self.times.add(&other.times).expect("all count alike");
         self.elapsed += other.elapsed;
+        self.refused += other.refused;
     }
 
     pub fn count(&self) -> u64 {
@@ -51,6 +54,12 @@ impl Measured {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub fn rate(&self) -> f64 {
         self.count() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// How many were told to come back in a second.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn refused_rate(&self) -> f64 {
+        self.refused as f64 / self.elapsed.as_secs_f64()
     }
 
     /// How long so much of a hundred took at most, in milliseconds.
@@ -69,6 +78,8 @@ pub enum Act {
     Status,
     /// Retries, and is content with the answer.
     Accept,
+    /// The same, and where it is told to come back it does, with another batch.
+    TryAccept,
     /// Retries, and waits until the phase has completed.
     Complete,
 }
@@ -116,7 +127,10 @@ pub async fn drive(
                 if is_over {
                     return Ok::<_, anyhow::Error>(measured);
                 }
-                measured.record(take_turn(&mut connection, act, batches[turn % batches.len()]).await?);
+                match take_turn(&mut connection, act, batches[turn % batches.len()]).await? {
+                    Some(took) => measured.record(took),
+                    None => measured.refused += 1,
+                }
             }
         });
     }
@@ -128,30 +142,37 @@ pub async fn drive(
     Ok(all)
 }
 
-async fn take_turn(connection: &mut Connection, act: Act, batch: BatchId) -> anyhow::Result<Duration> {
-    let retry = Bytes::from_static(RETRY);
-    match act {
+/// Does it once, and says how long that took; none where the server had no room.
+async fn take_turn(connection: &mut Connection, act: Act, batch: BatchId) -> anyhow::Result<Option<Duration>> {
+    let took = match act {
         Act::Echo => {
-            let (status, took) = connection.send("POST", "/echo", retry).await?;
+            let (status, took) = connection.send("POST", "/echo", Bytes::from_static(RETRY)).await?;
             ensure!(status == StatusCode::OK, "the echo answered {status}");
-            Ok(took)
+            took
         }
         Act::Status => {
             let (status, took) = connection.get(&format!("/v1/batches/{batch}/status")).await?;
             ensure!(status == StatusCode::OK, "a status was answered with {status}");
-            Ok(took)
+            took
         }
-        Act::Accept => accept(connection, batch).await,
-        Act::Complete => {
-            let accepted = accept(connection, batch).await?;
-            Ok(accepted + rest(connection, batch).await?)
-        }
-    }
+        Act::Accept => accept(connection, batch).await?,
+        Act::TryAccept => match retry(connection, batch).await? {
+            (StatusCode::ACCEPTED, took) => took,
+            // No room, or the last retry of this batch is not done.
+            (StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT, _) => return Ok(None),
+            (status, _) => anyhow::bail!("a retry was answered with {status}"),
+        },
+        Act::Complete => accept(connection, batch).await? + rest(connection, batch).await?,
+    };
+    Ok(Some(took))
+}
+
+async fn retry(connection: &mut Connection, batch: BatchId) -> anyhow::Result<(StatusCode, Duration)> {
+    connection.send("POST", &format!("/v1/batches/{batch}/retry-phase"), Bytes::from_static(RETRY)).await
 }
 
 async fn accept(connection: &mut Connection, batch: BatchId) -> anyhow::Result<Duration> {
-    let retry = Bytes::from_static(RETRY);
-    let (status, took) = connection.send("POST", &format!("/v1/batches/{batch}/retry-phase"), retry).await?;
+    let (status, took) = retry(connection, batch).await?;
     ensure!(status == StatusCode::ACCEPTED, "a retry was answered with {status}");
     Ok(took)
 }

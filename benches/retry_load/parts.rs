@@ -300,7 +300,23 @@ async fn spread(
     Ok((measured.rate(), measured.percentile_ms(50.0)))
 }
 
+/// Far more is asked than can be done. Those who are accepted do not wait longer for it.
 async fn overload(options: &Options, report: &mut Report) -> anyhow::Result<()> {
-    let _ = (options, report);
-    Ok(())
+    let (server, batches) = seeded(options, (10_000, ESSAYS), QUICK).await?;
+    for connections in [64, 512, 4_096] {
+        let measured = drive(server.address, connections, &batches, Act::TryAccept, Until::Time(WHILE)).await?;
+        report.say(format!("overload, {connections} connections, accepted"), measured.rate(), "1/s");
+        report.say(format!("overload, {connections} connections, told to come back"), measured.refused_rate(), "1/s");
+        report.say(
+            format!("overload, {connections} connections, p50 of the accepted"),
+            measured.percentile_ms(50.0),
+            "ms",
+        );
+        report.say(
+            format!("overload, {connections} connections, p99 of the accepted"),
+            measured.percentile_ms(99.0),
+            "ms",
+        );
+    }
+    server.stop().await
 }

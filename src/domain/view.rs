@@ -1,5 +1,7 @@
 //! How a record looks on the wire.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::attempt::Attempt;
@@ -22,7 +24,7 @@ pub const FAILED_ESSAYS: usize = 100;
 /// Those of `ledger`.
 pub fn pipeline_state<E>(
     batch: &Batch,
-    ledger: impl Fn(Phase) -> Result<Vec<Attempt>, E>,
+    ledger: impl Fn(Phase) -> Result<Vec<Arc<Attempt>>, E>,
 ) -> Result<ProcessingPipelineState, E> {
     let detail =
         |phase: Phase| batch.phase(phase).map(|record| phase_detail(batch, phase, record, &ledger)).transpose();
@@ -41,7 +43,7 @@ fn phase_detail<E>(
     batch: &Batch,
     phase: Phase,
     record: &PhaseRecord,
-    ledger: impl Fn(Phase) -> Result<Vec<Attempt>, E>,
+    ledger: impl Fn(Phase) -> Result<Vec<Arc<Attempt>>, E>,
 ) -> Result<PipelineStateDetail, E> {
     let essay_counts = record.counts();
     let attempt = record.state.attempt();
@@ -65,7 +67,7 @@ fn error_info<E>(
     batch: &Batch,
     phase: Phase,
     record: &PhaseRecord,
-    ledger: impl Fn(Phase) -> Result<Vec<Attempt>, E>,
+    ledger: impl Fn(Phase) -> Result<Vec<Arc<Attempt>>, E>,
 ) -> Result<Option<Map<String, Value>>, E> {
     let mut info = Map::new();
     if let PhaseState::SkippedDependency { because } = &record.state {

@@ -18,7 +18,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::BackupRunning`] where somebody takes one already, and [`Error::Unavailable`].
-    pub async fn backup(&self) -> Result<mpsc::Receiver<Result<Bytes, Error>>, Error> {
+    pub fn backup(&self) -> Result<mpsc::Receiver<Result<Bytes, Error>>, Error> {
         let store = &self.shared.store;
         let snapshot = store.snapshot().ok_or(Error::BackupRunning)?;
         let created_at = self.clock().now().to_timestamp().to_string();

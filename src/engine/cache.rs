@@ -1,20 +1,33 @@
-//! The records a partition has at hand.
+//! The records that are at hand: durable, and shared by the partition that owns them with whoever reads.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use lru::LruCache;
 
-use crate::domain::{Batch, BatchId};
+use crate::domain::{Attempt, Batch, BatchId, Phase};
 
 /// How many essays' worth of records one partition keeps: some ten megabytes.
 const MAX_WEIGHT: usize = 16_384;
 
 /// What a record weighs besides its essays.
-const BASE_WEIGHT: usize = 4;
+const BASE_WEIGHT: usize = 8;
+
+/// How many ended attempts of a phase are at hand: as many as a status shows.
+pub(super) const TAIL: usize = crate::domain::view::RETRY_HISTORY;
+
+/// The newest attempts of a phase that have ended, the newest first.
+type Tail = VecDeque<Arc<Attempt>>;
+
+struct Entry {
+    batch: Arc<Batch>,
+    /// By phase; none where it is not known.
+    tails: [Option<Tail>; 4],
+}
 
 /// Durable records, the most recently used first out of reach of eviction.
 pub(super) struct Cache {
-    records: LruCache<BatchId, Arc<Batch>>,
+    records: LruCache<BatchId, Entry>,
     weight: usize,
 }
 
@@ -24,24 +37,54 @@ impl Cache {
     }
 
     pub(super) fn get(&mut self, id: BatchId) -> Option<Arc<Batch>> {
-        self.records.get(&id).cloned()
+        self.records.get(&id).map(|entry| Arc::clone(&entry.batch))
     }
 
     pub(super) fn remove(&mut self, id: BatchId) {
         if let Some(old) = self.records.pop(&id) {
-            self.weight -= weight_of(&old);
+            self.weight -= weight_of(&old.batch);
         }
     }
 
     pub(super) fn put(&mut self, batch: Arc<Batch>) {
-        self.weight += weight_of(&batch);
-        if let Some(old) = self.records.put(batch.id, batch) {
-            self.weight -= weight_of(&old);
+        if let Some(entry) = self.records.get_mut(&batch.id) {
+            entry.batch = batch;
+            return;
         }
+        self.weight += weight_of(&batch);
+        self.records.put(batch.id, Entry { batch, tails: Default::default() });
         while self.weight > MAX_WEIGHT
             && let Some((_, evicted)) = self.records.pop_lru()
         {
-            self.weight -= weight_of(&evicted);
+            self.weight -= weight_of(&evicted.batch);
+        }
+    }
+
+    /// Adds an attempt that has ended. Call it with the record that it led to, before anybody else sees that.
+    pub(super) fn add_attempt(&mut self, id: BatchId, phase: Phase, attempt: Arc<Attempt>) {
+        let Some(entry) = self.records.peek_mut(&id) else { return };
+        let tail = &mut entry.tails[phase.index()];
+        if attempt.number == 1 {
+            *tail = Some(Tail::new());
+        }
+        if let Some(tail) = tail {
+            tail.push_front(attempt);
+            tail.truncate(TAIL);
+        }
+    }
+
+    /// The newest attempts of `phase` that have ended, where they are at hand.
+    pub(super) fn tail(&mut self, id: BatchId, phase: Phase) -> Option<Vec<Arc<Attempt>>> {
+        let tail = self.records.peek(&id)?.tails[phase.index()].as_ref()?;
+        Some(tail.iter().cloned().collect())
+    }
+
+    /// Keeps attempts that were read from the ledger for `batch`, unless that has moved since.
+    pub(super) fn put_tail(&mut self, batch: &Arc<Batch>, phase: Phase, newest: &[Arc<Attempt>]) {
+        if let Some(entry) = self.records.peek_mut(&batch.id)
+            && Arc::ptr_eq(&entry.batch, batch)
+        {
+            entry.tails[phase.index()] = Some(newest.iter().cloned().collect());
         }
     }
 }

@@ -9,6 +9,7 @@ mod backup;
 mod cache;
 mod consume;
 mod counters;
+mod durable;
 mod error;
 mod inbound;
 mod job_runner;
@@ -23,6 +24,7 @@ mod relay;
 mod request;
 mod rest;
 mod retention;
+mod round;
 mod submission;
 mod sweep;
 mod timers;
@@ -49,10 +51,12 @@ use crate::bus::{self, Bus};
 use crate::clock::Clock;
 use crate::domain::{Batch, BatchId, Millis, Rules};
 use crate::store::{self, Store};
+use durable::Durable;
 use job_runner::Jobs;
 use once::{InFlight, Once};
 use partition::Partition;
 use request::{Cause, Request, StepReply, StepRequest};
+use round::Listeners;
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -103,6 +107,8 @@ pub struct Engine {
 
 struct Shared {
     partitions: Vec<mpsc::Sender<Request>>,
+    /// What is durable of each partition.
+    durable: Vec<Arc<Durable>>,
     threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
     store: Store,
     bus: Arc<Bus>,
@@ -140,14 +146,21 @@ impl Engine {
         let (timers, timer_service) = timers::channel();
 
         let mut partitions = Vec::with_capacity(options.partitions);
+        let mut durable = Vec::with_capacity(options.partitions);
         let mut threads = Vec::with_capacity(options.partitions);
         for index in 0..options.partitions.max(1) {
             let (sender, requests) = mpsc::channel(PARTITION_QUEUE);
+            let own = Arc::new(Durable::new());
             let partition = Partition::new(
                 store.clone(),
                 clock.clone(),
                 (options.rules.clone(), up_since),
-                (timers.clone(), Arc::clone(&bus)),
+                Listeners {
+                    durable: Arc::clone(&own),
+                    timers: timers.clone(),
+                    bus: Arc::clone(&bus),
+                    failed: failed.clone(),
+                },
                 Arc::clone(&counters),
             );
             let failed = failed.clone().drop_guard();
@@ -161,11 +174,13 @@ impl Engine {
                 })
                 .map_err(|error| store::Error::Corrupt(format!("a partition's thread does not start: {error}")))?;
             partitions.push(sender);
+            durable.push(own);
             threads.push(thread);
         }
         let threads = std::sync::Mutex::new(threads);
         let shared = Shared {
             partitions,
+            durable,
             threads,
             store,
             bus,
@@ -233,6 +248,14 @@ impl Engine {
         let partition = self.partition_of(batch.0.as_bytes());
         partition.try_send(Request::Step(Box::new(request))).map_err(|error| self.refused(&error))?;
         answer.await.map_err(|_| self.unavailable())?
+    }
+
+    /// The durable record of `batch` and the time, where it is at hand. It does not block.
+    #[must_use]
+    pub fn at_hand(&self, batch: BatchId) -> Option<(Arc<Batch>, Millis)> {
+        let durable = &self.shared.durable[self.partition_index(batch.0.as_bytes())];
+        let record = durable.cache().get(batch)?;
+        Some((record, self.clock().now()))
     }
 
     /// Lets `question` read what is durable of `batch`.

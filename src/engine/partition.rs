@@ -1,28 +1,26 @@
 //! A partition: the one thread that steps the batches it owns.
 //!
-//! It takes all requests that wait, steps them one after the other on records it keeps at hand, commits everything they
-//! came to at once, and answers after that. While it waits for the disk the next requests gather, so the more there
-//! are, the more of them share a flush. A refused request is answered at the same time as the others, because the
-//! record that refused it may not be durable yet.
+//! It takes all requests that wait, steps them one after the other, hands what they came to to the committer, and goes
+//! on with the next, on records that may not be durable yet. Whoever asked is answered once its round is durable, and so
+//! is whoever was refused, because the record that refused it may be on its way too. A commit that fails ends
+//! everything, so nothing ever has to be taken back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::cache::Cache;
 use super::letters::{LetterAnswer, LetterRequest, Refusal};
 use super::once::{KEPT_MS, Once, RequestKey, Reservation};
 use super::request::{Cause, Claim, Kept, Question, Reader, Request, Settlement, StepReply, StepRequest};
 use super::rest::{self, Waiting};
-use super::timers::Timers;
+use super::round::{Answer, Listeners, OnTheirWay, Round};
 use super::{Counters, Error, Submission, publish};
-use crate::bus::{Bus, Recall};
+use crate::bus::Recall;
 use crate::clock::Clock;
 use crate::contract::Group;
 use crate::contract::idempotency::{self, Key};
-use crate::crash::{self, Point};
 use crate::domain::{
     Batch, BatchId, Context, Effect, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Rejected, Rules, Step,
     step,
@@ -37,33 +35,14 @@ pub(super) struct Partition {
     pub(super) clock: Clock,
     up_since: Millis,
     rules: Rules,
-    timers: Timers,
-    bus: Arc<Bus>,
     counters: Arc<Counters>,
-    pub(super) cache: Cache,
+    pub(super) listeners: Listeners,
+    /// The number of the open round.
+    number: u64,
+    on_their_way: OnTheirWay,
     /// Keys in the state `processing`, with when that ends. They live in memory: the only one who could hold such a key
     /// is this process, and when it dies its keys are free at once.
     claims: HashMap<(Group, Key), Millis>,
-    waiting: Waiting,
-}
-
-/// What has been stepped and not yet committed.
-#[derive(Default)]
-struct Round {
-    commit: Commit,
-    records: HashMap<BatchId, Arc<Batch>>,
-    completed: HashSet<(Group, Key)>,
-    due: Vec<Millis>,
-    recalls: Vec<Recall>,
-    /// Keys of requests whose change is not durable yet.
-    reservations: Vec<Reservation>,
-    answers: Vec<Answer>,
-    questions: Vec<(BatchId, Question)>,
-}
-
-enum Answer {
-    Step(oneshot::Sender<Result<StepReply, Error>>, Result<StepReply, Error>),
-    Settle(oneshot::Sender<Result<(), Error>>),
 }
 
 impl Partition {
@@ -71,11 +50,11 @@ impl Partition {
         store: Store,
         clock: Clock,
         (rules, up_since): (Rules, Millis),
-        (timers, bus): (Timers, Arc<Bus>),
+        listeners: Listeners,
         counters: Arc<Counters>,
     ) -> Self {
-        let (cache, claims, waiting) = (Cache::new(), HashMap::new(), Waiting::default());
-        Self { store, clock, up_since, rules, timers, bus, counters, cache, claims, waiting }
+        let (on_their_way, claims) = (OnTheirWay::default(), HashMap::new());
+        Self { store, clock, up_since, rules, counters, listeners, number: 1, on_their_way, claims }
     }
 
     /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
@@ -85,29 +64,28 @@ impl Partition {
             if requests.blocking_recv_many(&mut waiting, MAX_ROUND) == 0 {
                 return true;
             }
+            self.on_their_way.arrived(self.listeners.durable.rounds());
             let mut round = Round::default();
             let mut is_last = false;
-            let mut committed = Ok(());
             for request in waiting.drain(..) {
                 is_last |= matches!(request, Request::Stop);
                 match request {
-                    // These read what the round is about to write, so that is written first.
+                    // These read what is durable, so everything is made so before.
                     Request::Letters(request) => {
-                        committed = committed.and(self.finish(std::mem::take(&mut round)));
-                        committed = committed.and(self.decide_and_commit(*request));
+                        self.send_and_wait(std::mem::take(&mut round));
+                        self.decide_and_commit(*request);
                     }
                     Request::Forget { batches, reply } => {
-                        committed = committed.and(self.finish(std::mem::take(&mut round)));
-                        let forgotten = self.forget_and_commit(batches);
-                        committed = committed.and(forgotten.clone().map(drop));
+                        self.send_and_wait(std::mem::take(&mut round));
                         // The sweep may have ended.
-                        let _ = reply.send(forgotten);
+                        let _ = reply.send(self.forget_and_commit(batches));
                     }
                     request => self.take(&mut round, request),
                 }
             }
-            if let Err(error) = committed.and(self.finish(round)) {
-                tracing::error!(%error, "a commit failed; this partition ends");
+            self.send(round);
+            if let Some(reason) = self.store.failure() {
+                tracing::error!(reason, "a commit failed; this partition ends");
                 return false;
             }
             if is_last {
@@ -116,16 +94,40 @@ impl Partition {
         }
     }
 
+    /// Hands a round to the committer, and opens the next.
+    fn send(&mut self, mut round: Round) {
+        let number = self.number;
+        let commit = std::mem::take(&mut round.commit);
+        if commit.is_empty() && round.answers.is_empty() && round.reservations.is_empty() {
+            return;
+        }
+        self.number += 1;
+        let listeners = self.listeners.clone();
+        if commit.is_empty() && self.on_their_way.is_empty() {
+            // There is nothing to wait for.
+            round.conclude(number, Ok(()), &listeners);
+            return;
+        }
+        self.on_their_way.close(number, &round);
+        self.store.commit_then(commit, move |committed| round.conclude(number, committed, &listeners));
+    }
+
+    /// Waits until everything up to and with this round is durable. Where it is not, the store has failed, and says so
+    /// to the next who asks.
+    fn send_and_wait(&mut self, round: Round) {
+        self.send(round);
+        let _ = self.store.commit_blocking(Commit::new());
+        self.on_their_way.arrived(self.listeners.durable.rounds());
+    }
+
     fn take(&mut self, round: &mut Round, request: Request) {
         match request {
             Request::Step(request) => self.step(round, *request),
-            Request::Query { batch, run } if round.records.contains_key(&batch) => round.questions.push((batch, run)),
             Request::Query { batch, run } => self.answer(batch, run),
-            Request::Rest { batch, reply } if round.records.contains_key(&batch) => self.waiting.add(batch, reply),
             Request::Rest { batch, reply } => self.wait_for_rest(batch, reply),
             Request::Claim { group, key, reply } => {
                 // Whoever asked may have gone away; then its claim ends with its time.
-                let _ = reply.send(self.claim(round, group, key));
+                let _ = reply.send(self.claim(group, key));
             }
             Request::Release { group, key } => {
                 self.claims.remove(&(group, key));
@@ -136,8 +138,11 @@ impl Partition {
     }
 
     fn wait_for_rest(&mut self, batch: BatchId, reply: rest::Reply) {
+        // Held while it is looked at, so that what becomes durable meanwhile is told after it was added.
+        let durable = Arc::clone(&self.listeners.durable);
+        let mut waiting = durable.waiting();
         match self.durable_record(batch) {
-            Ok(Some(record)) if !rest::rests(&record) => self.waiting.add(batch, reply),
+            Ok(Some(record)) if !rest::rests(&record) => Waiting::add(&mut waiting, batch, reply),
             answer => {
                 // Whoever asked may have gone away.
                 let _ = reply.send(answer.map(drop).map_err(Error::from));
@@ -146,18 +151,21 @@ impl Partition {
     }
 
     fn forget_and_commit(&mut self, batches: Vec<(BatchId, Millis)>) -> Result<usize, Error> {
-        let (commit, count) = self.forget(batches);
-        self.finish(Round { commit, ..Round::default() })?;
-        Ok(count)
+        let (commit, forgotten) = self.forget(batches);
+        self.store.commit_blocking(commit)?;
+        let mut cache = self.listeners.durable.cache();
+        for id in &forgotten {
+            cache.remove(*id);
+        }
+        Ok(forgotten.len())
     }
 
-    fn decide_and_commit(&mut self, request: LetterRequest) -> Result<(), Error> {
+    fn decide_and_commit(&mut self, request: LetterRequest) {
         let LetterAnswer { commit, answer, reservation, reply } = self.decide(request);
-        let committed = self.finish(Round { commit, ..Round::default() });
+        let committed = self.store.commit_blocking(commit).map_err(Error::from);
         drop(reservation);
         // Whoever asked may have gone away.
-        let _ = reply.send(committed.clone().and(answer));
-        committed
+        let _ = reply.send(committed.and(answer));
     }
 
     fn step(&mut self, round: &mut Round, request: StepRequest) {
@@ -225,11 +233,11 @@ impl Partition {
             Cause::Request | Cause::Message { .. } | Cause::Job { .. } => self.clock.now(),
         };
         if let Cause::Message { group, key, .. } = cause
-            && self.is_completed(round, *group, key, now)?
+            && self.is_completed(*group, key, now)?
         {
             return Ok(Ok(StepReply::Duplicate));
         }
-        let old = self.record(round, id)?;
+        let old = self.record(id)?;
         let Submission { input, correlation_id, contents: _, versions, origin, once: _ } = submission;
         if let (Some(old), Some(versions)) = (&old, versions)
             && !versions.contains(&old.version)
@@ -249,12 +257,15 @@ impl Partition {
         }
         // Built apart, so that a step whose effects cannot be encoded leaves nothing in the round.
         let mut commit = Commit::new();
-        let (mut due, mut recalls) = (Vec::new(), Vec::new());
+        let (mut due, mut recalls, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
         commit.put_batch(old.as_deref(), &batch)?;
         for (number, effect) in effects.into_iter().enumerate() {
             match effect {
                 Effect::Publish(outgoing) => commit.publish(publish::message(&batch, number, *outgoing)?)?,
-                Effect::RecordAttempt { phase, attempt } => commit.record_attempt(id, phase, &attempt)?,
+                Effect::RecordAttempt { phase, attempt } => {
+                    commit.record_attempt(id, phase, &attempt)?;
+                    attempts.push((id, phase, attempt));
+                }
                 Effect::ArmTimer(timer) => {
                     commit.arm_timer(id, timer);
                     due.push(timer.due);
@@ -268,7 +279,9 @@ impl Partition {
         round.commit.append(commit);
         round.due.append(&mut due);
         round.recalls.append(&mut recalls);
-        round.records.insert(id, batch);
+        round.attempts.append(&mut attempts);
+        self.on_their_way.put(self.number, Arc::clone(&batch));
+        round.records.push(batch);
         Ok(Ok(reply))
     }
 
@@ -296,7 +309,7 @@ impl Partition {
     /// Uses up what caused a step. A message that was refused is used up too, and keeps its key: it would be refused
     /// again.
     fn use_up(
-        &self,
+        &mut self,
         round: &mut Round,
         batch: BatchId,
         cause: Cause,
@@ -338,23 +351,24 @@ impl Partition {
     }
 
     /// Takes a message out of the outbox and completes its key.
-    fn consume(&self, round: &mut Round, group: Group, sequence: Sequence, key: Key) {
+    fn consume(&mut self, round: &mut Round, group: Group, sequence: Sequence, key: Key) {
         let lifetime_ms = idempotency::completed_ttl_s(key.topic) * 1_000;
         round.commit.consume(group, sequence);
         round.commit.complete_key(group, &key, self.clock.now().plus(lifetime_ms));
-        round.completed.insert((group, key));
+        self.on_their_way.complete(self.number, group, key.clone());
+        round.completed.push((group, key));
     }
 
-    fn is_completed(&self, round: &Round, group: Group, key: &Key, now: Millis) -> Result<bool, store::Error> {
-        if round.completed.contains(&(group, key.clone())) {
+    fn is_completed(&self, group: Group, key: &Key, now: Millis) -> Result<bool, store::Error> {
+        if self.on_their_way.is_completed(group, key) {
             return Ok(true);
         }
         Ok(self.store.key_expiry(group, key)?.is_some_and(|expires| expires > now))
     }
 
-    fn claim(&mut self, round: &Round, group: Group, key: Key) -> Result<Claim, Error> {
+    fn claim(&mut self, group: Group, key: Key) -> Result<Claim, Error> {
         let now = self.clock.now();
-        if self.is_completed(round, group, &key, now)? {
+        if self.is_completed(group, &key, now)? {
             return Ok(Claim::Duplicate);
         }
         let claim = (group, key);
@@ -394,73 +408,38 @@ impl Partition {
         round.answers.extend(reply.map(Answer::Settle));
     }
 
-    /// The record as the round has it so far.
-    fn record(&mut self, round: &Round, id: BatchId) -> Result<Option<Arc<Batch>>, store::Error> {
-        if let Some(record) = round.records.get(&id) {
-            return Ok(Some(Arc::clone(record)));
+    /// The newest record, durable or on its way.
+    fn record(&self, id: BatchId) -> Result<Option<Arc<Batch>>, store::Error> {
+        match self.on_their_way.record(id) {
+            Some(record) => Ok(Some(Arc::clone(record))),
+            None => self.durable_record(id),
         }
-        if let Some(record) = self.cache.get(id) {
+    }
+
+    /// The newest durable record.
+    pub(super) fn durable_record(&self, id: BatchId) -> Result<Option<Arc<Batch>>, store::Error> {
+        let durable = &self.listeners.durable;
+        if let Some(record) = durable.cache().get(id) {
             return Ok(Some(record));
         }
         let record = self.store.batch(id)?.map(Arc::new);
-        if let Some(record) = &record {
-            self.cache.put(Arc::clone(record));
+        if let Some(record) = &record
+            && self.on_their_way.record(id).is_none()
+        {
+            // Nobody else makes records of this batch, so none that is newer can have come in between.
+            durable.cache().put(Arc::clone(record));
         }
         Ok(record)
-    }
-
-    /// The record where no round has it.
-    pub(super) fn durable_record(&mut self, id: BatchId) -> Result<Option<Arc<Batch>>, store::Error> {
-        self.record(&Round::default(), id)
     }
 
     fn answer(&mut self, id: BatchId, run: Question) {
         let now = self.clock.now();
         let record = self.durable_record(id);
-        let (store, up_since, rules) = (&self.store, self.up_since, &self.rules);
-        let reader = record.map(|batch| Reader { batch, id, store, now, up_since, rules });
+        let (store, up_since, rules, durable) = (&self.store, self.up_since, &self.rules, &self.listeners.durable);
+        let reader = record.map(|batch| Reader { batch, id, store, durable, now, up_since, rules });
         // It only reads, so whatever breaks in it has broken nothing here; whoever asked sees that no answer comes.
         if catch_unwind(AssertUnwindSafe(|| run(reader.map_err(Error::from)))).is_err() {
             tracing::error!(batch = %id, "a read of a batch panicked");
         }
-    }
-
-    /// Commits the round, and then, and only then, answers.
-    fn finish(&mut self, round: Round) -> Result<(), Error> {
-        let Round { commit, records, completed: _, due, recalls, reservations, answers, questions } = round;
-        let committed = if commit.is_empty() { Ok(()) } else { self.store.commit_blocking(commit) };
-        let committed = committed.map_err(Error::from);
-        crash::reach(Point::StepAnswer);
-        drop(reservations);
-        if committed.is_ok() {
-            for record in records.into_values() {
-                self.waiting.tell(&record);
-                self.cache.put(record);
-            }
-            for due in due {
-                self.timers.wake_at(due);
-            }
-            for recall in recalls {
-                self.bus.recall(recall);
-            }
-        }
-        for answer in answers {
-            // Whoever asked may have gone away; what was committed stays.
-            match answer {
-                Answer::Step(reply, answer) => {
-                    let _ = reply.send(committed.clone().and(answer));
-                }
-                Answer::Settle(reply) => {
-                    let _ = reply.send(committed.clone());
-                }
-            }
-        }
-        for (batch, run) in questions {
-            match &committed {
-                Ok(()) => self.answer(batch, run),
-                Err(error) => run(Err(error.clone())),
-            }
-        }
-        committed
     }
 }

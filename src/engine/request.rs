@@ -5,6 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::cache::TAIL;
+use super::durable::Durable;
 use super::letters::{LetterRequest, Refusal};
 use super::once::{RequestKey, Reservation};
 use super::{Error, Submission};
@@ -121,6 +123,7 @@ pub struct Reader<'a> {
     pub(super) batch: Option<Arc<Batch>>,
     pub(super) id: BatchId,
     pub(super) store: &'a Store,
+    pub(super) durable: &'a Durable,
     pub(super) now: Millis,
     pub(super) up_since: Millis,
     pub(super) rules: &'a Rules,
@@ -144,12 +147,20 @@ impl Reader<'_> {
         Ok(step(self.batch.as_deref(), input, &context)?.batch)
     }
 
-    /// Attempts of `phase` that have ended, the newest first.
+    /// Attempts of `phase` that have ended, the newest first, as many as a status shows.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub fn newest_attempts(&self, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
-        Ok(self.store.newest_attempts(self.id, phase, limit)?)
+    pub fn newest_attempts(&self, phase: Phase) -> Result<Vec<Arc<Attempt>>, Error> {
+        if let Some(tail) = self.durable.cache().tail(self.id, phase) {
+            return Ok(tail);
+        }
+        let newest = self.store.newest_attempts(self.id, phase, TAIL)?;
+        let newest: Vec<_> = newest.into_iter().map(Arc::new).collect();
+        if let Some(batch) = &self.batch {
+            self.durable.cache().put_tail(batch, phase, &newest);
+        }
+        Ok(newest)
     }
 
     /// Outcomes of `phase` that came too late, the newest first.

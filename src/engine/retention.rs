@@ -70,10 +70,10 @@ impl Engine {
 }
 
 impl Partition {
-    /// The removal of the batches that still rest since they were found, and how many they are. It reads what is
-    /// durable, so no round may be open.
-    pub(super) fn forget(&mut self, batches: Vec<(BatchId, Millis)>) -> (Commit, usize) {
-        let (mut commit, mut count) = (Commit::new(), 0);
+    /// The removal of the batches that still rest since they were found, and which they are. It reads what is durable,
+    /// so everything has to be.
+    pub(super) fn forget(&self, batches: Vec<(BatchId, Millis)>) -> (Commit, Vec<BatchId>) {
+        let (mut commit, mut forgotten) = (Commit::new(), Vec::new());
         for (id, since) in batches {
             let removal = self.durable_record(id).and_then(|batch| {
                 let Some(batch) = batch.filter(|batch| batch.rests_since() == Some(since)) else { return Ok(None) };
@@ -85,13 +85,12 @@ impl Partition {
             match removal {
                 Ok(None) => {}
                 Ok(Some(removal)) => {
-                    self.cache.remove(id);
                     commit.append(removal);
-                    count += 1;
+                    forgotten.push(id);
                 }
                 Err(error) => tracing::error!(batch = %id, %error, "a batch cannot be read, so it is not removed"),
             }
         }
-        (commit, count)
+        (commit, forgotten)
     }
 }

@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{Gateway, Problem};
 
 pub(super) async fn read(State(gateway): State<Gateway>) -> Result<Response, Problem> {
-    let lines = gateway.engine()?.backup().await?;
+    let lines = gateway.engine()?.backup()?;
     let mut response = Response::new(Body::from_stream(ReceiverStream::new(lines)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
 use crate::contract::{BatchClientStatus, BatchStatus, CourseCode, PhaseName, ProcessingPipelineState, Text};
 use crate::domain::step::{NewEssay, Registration};
-use crate::domain::view::{RETRY_HISTORY, pipeline_state};
+use crate::domain::view::pipeline_state;
 use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Millis, Phase, Rejected};
 use crate::engine::{Reader, Submission, content_id};
 
@@ -172,9 +173,14 @@ pub(super) async fn status(
             () = gateway.drain.cancelled() => {}
         }
     }
+    if let Some((batch, now)) = gateway.engine()?.at_hand(batch_id(&id)?)
+        && let Some(body) = gateway.views.get(&batch, batch.stuck_since(now))
+    {
+        return Ok(shown(&batch, body));
+    }
     let BatchState { batch, pipeline_state, now } = read_state(&gateway, &id).await?;
-    let details = &batch.details;
-    let body = Status {
+    let (details, stuck_since) = (&batch.details, batch.stuck_since(now));
+    let body = StatusBody {
         batch_id: batch.id.0,
         status: batch.status.for_client(),
         details: StatusDetails {
@@ -189,15 +195,21 @@ pub(super) async fn status(
             user_id: &details.user_id,
         },
         pipeline_state,
-        stuck_since: batch.stuck_since(now).map(Millis::to_timestamp),
+        stuck_since: stuck_since.map(Millis::to_timestamp),
         stale: batch.stale_phases().into_iter().map(Phase::name).collect(),
     };
-    Ok((etag(&batch), Json(body)).into_response())
+    let body = Bytes::from(serde_json::to_vec(&body).map_err(|_| Problem::broken())?);
+    gateway.views.put(&batch, stuck_since, body.clone());
+    Ok(shown(&batch, body))
+}
+
+fn shown(batch: &Batch, body: Bytes) -> Response {
+    (etag(batch), [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 /// The body of a status.
 #[derive(Serialize)]
-struct Status<'a> {
+struct StatusBody<'a> {
     batch_id: Uuid,
     status: BatchClientStatus,
     details: StatusDetails,
@@ -233,7 +245,7 @@ pub(super) struct BatchState {
 pub(super) async fn read_state(gateway: &Gateway, id: &str) -> Result<BatchState, Problem> {
     let read = |reader: Reader<'_>| {
         let batch = Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
-        let state = pipeline_state(&batch, |phase: Phase| reader.newest_attempts(phase, RETRY_HISTORY))?;
+        let state = pipeline_state(&batch, |phase: Phase| reader.newest_attempts(phase))?;
         Ok(BatchState { batch, pipeline_state: state, now: reader.now() })
     };
     Ok(gateway.engine()?.query(batch_id(id)?, move |reader| read(reader?)).await?)

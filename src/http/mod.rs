@@ -18,6 +18,7 @@ mod phases;
 mod problem;
 mod retry_jobs;
 mod serve;
+mod views;
 
 use std::sync::{Arc, OnceLock};
 
@@ -32,6 +33,7 @@ use body::Bodies;
 use limit::PipelineLimit;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
+use views::Views;
 
 use crate::engine::Engine;
 
@@ -48,6 +50,7 @@ pub struct Gateway {
     engine: Arc<OnceLock<Engine>>,
     pipelines: PipelineLimit,
     bodies: Bodies,
+    views: Views,
     /// Is cancelled when nothing new is to be waited for.
     drain: CancellationToken,
 }
@@ -58,7 +61,7 @@ impl Gateway {
     #[must_use]
     pub fn new(pipelines_a_minute: u32, limits: &Limits, drain: CancellationToken) -> Self {
         let pipelines = PipelineLimit::new(pipelines_a_minute);
-        Self { engine: Arc::default(), pipelines, bodies: Bodies::new(limits), drain }
+        Self { engine: Arc::default(), pipelines, bodies: Bodies::new(limits), views: Views::new(), drain }
     }
 
     /// From now on requests are served.

@@ -37,15 +37,23 @@ pub struct Published {
     pub message: Message,
 }
 
+/// What is done once a commit is durable, or it is known that it will not be. It runs on the committer's thread.
+type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
 pub(super) struct Request {
     commit: Commit,
-    done: oneshot::Sender<Result<(), Error>>,
+    pub(super) done: Done,
 }
 
 impl Request {
+    pub(super) fn new(commit: Commit, done: impl FnOnce(Result<(), Error>) + Send + 'static) -> Self {
+        Self { commit, done: Box::new(done) }
+    }
+
     pub(super) fn of(commit: Commit) -> (Self, oneshot::Receiver<Result<(), Error>>) {
         let (done, answer) = oneshot::channel();
-        (Self { commit, done }, answer)
+        // Whoever gave up waiting finds what was committed when it asks again.
+        (Self::new(commit, |committed| _ = done.send(committed)), answer)
     }
 }
 
@@ -102,8 +110,7 @@ impl Committer {
             };
             let is_sound = answer.is_ok();
             for done in waiting {
-                // Whoever gave up waiting finds what was committed when it asks again.
-                let _ = done.send(answer.clone());
+                done(answer.clone());
             }
             if is_sound && let Err(reason) = self.settle_where_due() {
                 self.fail(&reason);

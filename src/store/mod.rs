@@ -58,8 +58,8 @@ use snapshot::Overwritten;
 /// The number of a message in the outbox of one group; counts up without holes while the process lives.
 pub type Sequence = u64;
 
-/// How many commits may wait for the committer. Each waiter is a partition or a consumer, and there are fewer of them.
-const COMMIT_QUEUE: usize = 1_024;
+/// How many commits may wait for the committer. Each is a round of a partition, or somebody who waits.
+const COMMIT_QUEUE: usize = 256;
 
 /// How the store is opened.
 #[derive(Debug, Clone)]
@@ -287,6 +287,14 @@ impl Store {
         let (request, done) = Request::of(commit);
         self.shared.commits.send(request).await.map_err(|_| self.closed())?;
         done.await.map_err(|_| self.closed())?
+    }
+
+    /// Hands `commit` to the committer, and goes on; `done` hears what came of it, on the committer's thread, after
+    /// those of all commits that were handed over before. Blocks while too many are waiting.
+    pub fn commit_then(&self, commit: Commit, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
+        if let Err(refused) = self.shared.commits.blocking_send(Request::new(commit, done)) {
+            (refused.0.done)(Err(self.closed()));
+        }
     }
 
     /// The same as [`Store::commit`], for threads that may block.

@@ -1,6 +1,7 @@
 //! One batch, driven through `step` with a clock that moves on by a second for each input.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use rephase::contract::events::{BatchContentProvisioningCompleted, BatchPipelineCompleted};
 use rephase::contract::requests::BatchRegistrationRequest;
@@ -331,8 +332,8 @@ impl World {
     }
 
     /// The attempts in the ledger of a phase, newest first, as the store gives them.
-    pub fn newest_attempts(&self, phase: Phase) -> Vec<Attempt> {
-        self.ledger.get(&phase).into_iter().flatten().rev().cloned().collect()
+    pub fn newest_attempts(&self, phase: Phase) -> Vec<Arc<Attempt>> {
+        self.ledger.get(&phase).into_iter().flatten().rev().cloned().map(Arc::new).collect()
     }
 }
 

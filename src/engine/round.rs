@@ -1,0 +1,164 @@
+//! A round: what a partition has stepped, on its way to the disk, and what is said once it is there.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::durable::Durable;
+use super::once::Reservation;
+use super::request::StepReply;
+use super::timers::Timers;
+use crate::bus::{Bus, Recall};
+use crate::contract::Group;
+use crate::contract::idempotency::Key;
+use crate::crash::{self, Point};
+use crate::domain::{Attempt, Batch, BatchId, Millis, Phase};
+use crate::store::{self, Commit};
+
+/// What has been stepped and is not durable yet.
+#[derive(Default)]
+pub(super) struct Round {
+    pub(super) commit: Commit,
+    /// Every record that was made, in order.
+    pub(super) records: Vec<Arc<Batch>>,
+    /// Attempts that have ended.
+    pub(super) attempts: Vec<(BatchId, Phase, Arc<Attempt>)>,
+    /// Keys of messages that were completed.
+    pub(super) completed: Vec<(Group, Key)>,
+    pub(super) due: Vec<Millis>,
+    pub(super) recalls: Vec<Recall>,
+    /// Keys of requests whose change is not durable yet.
+    pub(super) reservations: Vec<Reservation>,
+    pub(super) answers: Vec<Answer>,
+}
+
+pub(super) enum Answer {
+    Step(oneshot::Sender<Result<StepReply, Error>>, Result<StepReply, Error>),
+    Settle(oneshot::Sender<Result<(), Error>>),
+}
+
+/// Who hears of a round.
+#[derive(Clone)]
+pub(super) struct Listeners {
+    pub(super) durable: Arc<Durable>,
+    pub(super) timers: Timers,
+    pub(super) bus: Arc<Bus>,
+    /// Is cancelled where something did not become durable.
+    pub(super) failed: CancellationToken,
+}
+
+impl Round {
+    /// Says what the round came to. Runs on the committer's thread once that is known, so it does nothing that blocks.
+    pub(super) fn conclude(self, number: u64, committed: Result<(), store::Error>, listeners: &Listeners) {
+        let Self { commit: _, records, attempts, completed: _, due, recalls, reservations, answers } = self;
+        let Listeners { durable, timers, bus, failed } = listeners;
+        crash::reach(Point::StepAnswer);
+        let committed = committed.map_err(Error::from);
+        // Free again before anybody is told.
+        drop(reservations);
+        if committed.is_ok() {
+            {
+                let mut cache = durable.cache();
+                for record in &records {
+                    cache.put(Arc::clone(record));
+                }
+                for (id, phase, attempt) in attempts {
+                    cache.add_attempt(id, phase, attempt);
+                }
+            }
+            durable.has_round(number);
+            {
+                let mut waiting = durable.waiting();
+                for record in &records {
+                    waiting.tell(record);
+                }
+            }
+            for due in due {
+                timers.wake_at(due);
+            }
+            for recall in recalls {
+                bus.recall(recall);
+            }
+        } else {
+            failed.cancel();
+        }
+        for answer in answers {
+            // Whoever asked may have gone away; what was committed stays.
+            match answer {
+                Answer::Step(reply, answer) => {
+                    let _ = reply.send(committed.clone().and(answer));
+                }
+                Answer::Settle(reply) => {
+                    let _ = reply.send(committed.clone());
+                }
+            }
+        }
+    }
+}
+
+/// What a partition has stepped and is not durable yet: the next step of the same batch begins with it.
+#[derive(Default)]
+pub(super) struct OnTheirWay {
+    /// The newest record of a batch, and the round that made it.
+    records: HashMap<BatchId, (u64, Arc<Batch>)>,
+    completed: HashMap<(Group, Key), u64>,
+    /// Oldest first.
+    rounds: VecDeque<Trace>,
+}
+
+/// What a round put there.
+struct Trace {
+    number: u64,
+    records: Vec<BatchId>,
+    completed: Vec<(Group, Key)>,
+}
+
+impl OnTheirWay {
+    pub(super) fn record(&self, id: BatchId) -> Option<&Arc<Batch>> {
+        self.records.get(&id).map(|(_, record)| record)
+    }
+
+    pub(super) fn is_completed(&self, group: Group, key: &Key) -> bool {
+        !self.completed.is_empty() && self.completed.contains_key(&(group, key.clone()))
+    }
+
+    /// Adds what the open round, of this number, made.
+    pub(super) fn put(&mut self, number: u64, record: Arc<Batch>) {
+        self.records.insert(record.id, (number, record));
+    }
+
+    pub(super) fn complete(&mut self, number: u64, group: Group, key: Key) {
+        self.completed.insert((group, key), number);
+    }
+
+    /// The round of this number is on its way.
+    pub(super) fn close(&mut self, number: u64, round: &Round) {
+        let records = round.records.iter().map(|record| record.id).collect();
+        self.rounds.push_back(Trace { number, records, completed: round.completed.clone() });
+    }
+
+    /// Forgets what is durable, which is found elsewhere.
+    pub(super) fn arrived(&mut self, durable: u64) {
+        while let Some(Trace { number, records, completed }) = self.rounds.pop_front_if(|trace| trace.number <= durable)
+        {
+            for id in records {
+                if self.records.get(&id).is_some_and(|(newest, _)| *newest == number) {
+                    self.records.remove(&id);
+                }
+            }
+            for key in completed {
+                if self.completed.get(&key) == Some(&number) {
+                    self.completed.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Whether everything is durable.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rounds.is_empty()
+    }
+}
