@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 1 | the first |
 //! | 2 | the listing of batches; which texts a batch refers to; since when it rests; from what a failed essay was tried |
-//! | 3 | the journal |
+//! | 3 | the journal; idempotency keys with half of their hash |
 
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use super::disk::Durability;
 use super::layers::Tree;
 use super::read::{self, failed};
 use super::{Error, keys};
+use crate::domain::Millis;
 
 /// The format of a store made by this version.
 pub(super) const FORMAT_VERSION: u32 = 3;
@@ -36,6 +37,7 @@ pub(super) fn prepare(
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
             }
+            shorten_every_key(tree)?;
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });
@@ -47,6 +49,25 @@ pub(super) fn prepare(
     tree.insert(keys::FORMAT, &FORMAT_VERSION.to_be_bytes()).map_err(failed)?;
     database.flush().map_err(failed)?;
     durability.sync().map(drop).map_err(|error| damaged(error.to_string()))
+}
+
+/// 2 to 3. A crash in the middle leaves version 2, and the next start goes on with the keys that are still long.
+fn shorten_every_key(tree: &sled::Tree) -> Result<(), Error> {
+    for entry in tree.scan_prefix(b"k") {
+        let (key, value) = entry.map_err(failed)?;
+        if let (Some(short), Some((expires, _))) = (key.get(..keys::IDEMPOTENCY_BYTES), value.split_first_chunk())
+            && key.len() > keys::IDEMPOTENCY_BYTES
+        {
+            let expires = Millis(u64::from_be_bytes(*expires));
+            let mut writes = sled::Batch::default();
+            writes.insert(short, &value);
+            writes.insert(keys::expiry(expires, short), &[]);
+            writes.remove(keys::expiry(expires, &key));
+            writes.remove(&key);
+            tree.apply_batch(writes).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// 1 to 2. A crash in the middle leaves version 1, and the next start writes the same keys again.

@@ -65,7 +65,7 @@ impl Check<'_> {
     }
 
     pub(super) fn expiries(&mut self) -> Result<(), Error> {
-        for (prefix, length) in [(b"k", 35), (b"h", 33)] {
+        for (prefix, length) in [(b"k", keys::IDEMPOTENCY_BYTES), (b"h", 33)] {
             for entry in self.entries(prefix) {
                 let (key, value) = entry?;
                 self.checked.keys += 1;
