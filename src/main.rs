@@ -7,10 +7,6 @@ use clap::Parser as _;
 use rephase::cli::{self, Arguments, Command};
 use tracing_subscriber::EnvFilter;
 
-/// Gives memory back to the system, and is quicker with many small things on many threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // The demo tells its own story; its server only has to say what went wrong unexpectedly.
