@@ -6,7 +6,7 @@
 //! commits were before it: a database that knows of fewer has lost some too.
 //!
 //! The database mends what it takes for the torn end of its log as it opens, which destroys the rest of a damaged one.
-//! So a copy is opened first, as long as that is cheap or there is a reason to.
+//! So a copy is opened first, as long as that is cheap or there is a reason to; not where its seal is whole.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
@@ -18,10 +18,8 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::journal::Replay;
+use super::seal;
 use super::{Error, LET_GO, Options, disk, keys, open_unlocked};
-
-/// Up to how many bytes a database is copied at every start: some tens of milliseconds.
-const TRIAL_BYTES: u64 = 64 * 1_024 * 1_024;
 
 const MAGIC: &[u8; 8] = b"rephase1";
 
@@ -115,8 +113,9 @@ pub(super) fn open(options: &Options, journal: &Replay) -> Result<(sled::Db, sle
             return Err(damaged(options, true, "its log is gone".to_owned()));
         }
         // The database may give back what is free at its end, so that a shorter log can be whole.
-        is_untouched = log_bytes < mark.log_bytes || bytes_in(&path).map_err(unfit)? <= TRIAL_BYTES;
-        if is_untouched {
+        let is_cut = log_bytes < mark.log_bytes;
+        is_untouched = is_cut || bytes_in(&path).map_err(unfit)? <= seal::MAX_BYTES;
+        if is_cut || is_untouched && !seal::is_whole(&options.directory).map_err(unfit)? {
             let tried = copy_unlocked(&path, &trial).map_err(unfit).and_then(|()| {
                 let config = self::config(options, &trial).temporary(true);
                 let opened = try_open(&config, settled).and_then(|(_, tree)| {
@@ -167,11 +166,9 @@ fn remove(directory: &Path) -> io::Result<()> {
 }
 
 fn bytes_in(directory: &Path) -> io::Result<u64> {
-    fs::read_dir(directory)?.try_fold(0, |sum, entry| {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        Ok(sum + if metadata.is_dir() { bytes_in(&entry.path())? } else { metadata.len() })
-    })
+    let mut files = Vec::new();
+    seal::list(directory, &mut files)?;
+    Ok(files.iter().map(|(_, bytes)| bytes).sum())
 }
 
 /// Copies the database. One of this process that was just closed may still be writing, and holds its lock until then.

@@ -24,6 +24,7 @@ mod migrate;
 mod read;
 mod restore;
 mod retention;
+mod seal;
 mod settle;
 mod snapshot;
 mod stored;
