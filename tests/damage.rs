@@ -108,6 +108,71 @@ async fn a_log_whose_newest_segment_is_unreadable_is_refused() {
     assert_eq!(process.client.get("/v1/batches").await.json()["batches"].as_array().map(Vec::len), Some(6));
 }
 
+/// A directory whose server was killed with commits that are in the journal and not yet in the database.
+async fn unsettled_store() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let process = Process::serve(&["--data-dir", directory.path().to_str().expect("a path"), "--latency-ms", "0"]);
+    for _ in 0..20 {
+        process.client.registered_batch(3).await;
+    }
+    process.kill();
+    directory
+}
+
+/// The newest segment of the journal in `directory`.
+fn newest_segment(directory: &Path) -> std::path::PathBuf {
+    let segments = fs::read_dir(directory.join("journal")).expect("a journal");
+    segments.map(|entry| entry.expect("an entry").path()).max().expect("a segment")
+}
+
+#[tokio::test]
+async fn a_journal_that_lost_something_is_refused() {
+    let sound = unsettled_store().await;
+    let bytes = fs::metadata(newest_segment(sound.path())).expect("a segment").len();
+    for left in [bytes - 1, bytes / 2, 33, 32, 31, 0] {
+        let damaged = tempfile::tempdir().expect("a directory");
+        copy(sound.path(), damaged.path());
+        let segment = OpenOptions::new().write(true).open(newest_segment(damaged.path())).expect("a segment");
+        segment.set_len(left).expect("cut");
+        must_be_refused(damaged.path(), "cannot be opened", "backup");
+    }
+    for at in [0, 20, 40, bytes / 2, bytes - 1] {
+        let damaged = tempfile::tempdir().expect("a directory");
+        copy(sound.path(), damaged.path());
+        let segment =
+            OpenOptions::new().read(true).write(true).open(newest_segment(damaged.path())).expect("a segment");
+        let mut byte = [0];
+        segment.read_exact_at(&mut byte, at).expect("there is one");
+        segment.write_all_at(&[!byte[0]], at).expect("written");
+        must_be_refused(damaged.path(), "cannot be opened", "backup");
+    }
+    let damaged = tempfile::tempdir().expect("a directory");
+    copy(sound.path(), damaged.path());
+    fs::remove_file(newest_segment(damaged.path())).expect("removed");
+    must_be_refused(damaged.path(), "cannot be opened", "backup");
+
+    let process = Process::serve(&["--data-dir", sound.path().to_str().expect("a path")]);
+    assert_eq!(process.client.get("/v1/batches").await.json()["batches"].as_array().map(Vec::len), Some(20));
+}
+
+#[tokio::test]
+async fn a_seal_that_is_broken_or_gone_is_no_damage() {
+    let directory = store_of_batches().await;
+    let seal = directory.path().join("SEAL");
+    for broken in [Some(&b"nonsense"[..]), Some(b""), None] {
+        assert!(seal.exists(), "a store that was closed is sealed");
+        match broken {
+            Some(bytes) => fs::write(&seal, bytes).expect("written"),
+            None => fs::remove_file(&seal).expect("removed"),
+        }
+        verify(directory.path());
+        let process = Process::serve(&["--data-dir", directory.path().to_str().expect("a path")]);
+        assert_eq!(process.client.get("/v1/batches").await.json()["batches"].as_array().map(Vec::len), Some(6));
+        process.signal("TERM");
+        assert_eq!(process.wait().code(), Some(0));
+    }
+}
+
 #[tokio::test]
 async fn a_store_of_a_newer_version_is_refused() {
     let sound = store_of_batches().await;

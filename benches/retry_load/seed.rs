@@ -43,14 +43,16 @@ fn write(directory: &Path, count: usize, essays: u16) -> anyhow::Result<Vec<Batc
         let mut commit = Commit::new();
         for (place, id) in some.iter().enumerate() {
             let registered = Millis(BEGAN.0 + 1_000 * (number * BITE + place) as u64);
-            add(&mut commit, *id, essays, registered)?;
+            let batch = failed_in_nlp(*id, essays, registered, &mut commit)?;
+            commit.put_batch(None, &batch)?;
         }
         store.commit_blocking(commit)?;
     }
     Ok(ids)
 }
 
-fn add(commit: &mut Commit, id: BatchId, essays: u16, now: Millis) -> anyhow::Result<()> {
+/// A batch whose spellcheck has completed and whose nlp has failed. Its attempts go into `commit`.
+pub fn failed_in_nlp(id: BatchId, essays: u16, now: Millis, commit: &mut Commit) -> anyhow::Result<Batch> {
     let request = json!({ "expected_essay_count": essays, "course_code": "ENG5", "user_id": OWNER,
         "student_prompt_ref": { "references": { "student_prompt_text": { "storage_id": "prompt-1" } } } });
     let registration = Registration::new(id, serde_json::from_value(request)?, now)?;
@@ -96,5 +98,5 @@ fn add(commit: &mut Commit, id: BatchId, essays: u16, now: Millis) -> anyhow::Re
     go(&mut batch, Input::PhaseOutcome(outcome))?;
     let batch = batch.context("it was registered")?;
     anyhow::ensure!(batch.rests_since().is_some(), "the seed is at rest");
-    Ok(commit.put_batch(None, &batch)?)
+    Ok(batch)
 }
