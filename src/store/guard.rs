@@ -115,7 +115,11 @@ pub(super) fn open(options: &Options, journal: &Replay) -> Result<(sled::Db, sle
         // The database may give back what is free at its end, so that a shorter log can be whole.
         let is_cut = log_bytes < mark.log_bytes;
         is_untouched = is_cut || bytes_in(&path).map_err(unfit)? <= seal::MAX_BYTES;
-        if is_cut || is_untouched && !seal::is_whole(&options.directory).map_err(unfit)? {
+        let sealed = if is_untouched { seal::unbroken(&options.directory).map_err(unfit)? } else { None };
+        if let Some(commits) = sealed.filter(|commits| *commits < settled) {
+            return Err(damaged(options, true, lost(settled, commits)));
+        }
+        if is_untouched && sealed.is_none() {
             let tried = copy_unlocked(&path, &trial).map_err(unfit).and_then(|()| {
                 let config = self::config(options, &trial).temporary(true);
                 let opened = try_open(&config, settled).and_then(|(_, tree)| {

@@ -1,4 +1,5 @@
-//! A seal on the database: a sum over all its bytes, taken while they are known to be sound and nobody writes them.
+//! A seal on the database: a sum over all its bytes, taken while they are known to be sound and nobody writes them, and
+//! how many commits it knows of.
 //!
 //! A database whose seal is whole is bit for bit what it was then, and needs no trial when it is opened. One without,
 //! or that was being written when the process ended, is tried as ever: a broken seal is no sign of damage.
@@ -19,21 +20,27 @@ fn path_of(directory: &Path) -> PathBuf {
     directory.join("SEAL")
 }
 
-/// Seals the database of the store in `directory`. A large one is left without.
-pub(super) fn seal(directory: &Path) -> io::Result<()> {
+/// Seals the database of the store in `directory`, which knows of so many commits. A large one is left without.
+pub(super) fn seal(directory: &Path, commits: u64) -> io::Result<()> {
     match sum(&directory.join("store"))? {
-        Some(sum) => fs::write(path_of(directory), encode(sum)),
+        Some(sum) => fs::write(path_of(directory), encode(commits, sum)),
         None => remove(directory),
     }
 }
 
-/// Whether the database is what it was when it was sealed.
-pub(super) fn is_whole(directory: &Path) -> io::Result<bool> {
-    match fs::read(path_of(directory)) {
-        Ok(found) => Ok(sum(&directory.join("store"))?.is_some_and(|sum| encode(sum)[..] == found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+/// How many commits the database knows of, where it is what it was when it was sealed.
+pub(super) fn unbroken(directory: &Path) -> io::Result<Option<u64>> {
+    let mut found = Vec::new();
+    match File::open(path_of(directory)) {
+        Ok(file) => file.take(SEAL_BYTES as u64 + 1).read_to_end(&mut found)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let Some(commits) = found.get(8..16).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes) else {
+        return Ok(None);
+    };
+    let is_whole = sum(&directory.join("store"))?.is_some_and(|sum| encode(commits, sum)[..] == found);
+    Ok(is_whole.then_some(commits))
 }
 
 fn remove(directory: &Path) -> io::Result<()> {
@@ -43,10 +50,13 @@ fn remove(directory: &Path) -> io::Result<()> {
     }
 }
 
-fn encode(sum: u32) -> [u8; 12] {
-    let mut bytes = [0; 12];
+const SEAL_BYTES: usize = 20;
+
+fn encode(commits: u64, sum: u32) -> [u8; SEAL_BYTES] {
+    let mut bytes = [0; SEAL_BYTES];
     bytes[..8].copy_from_slice(MAGIC);
-    bytes[8..].copy_from_slice(&sum.to_be_bytes());
+    bytes[8..16].copy_from_slice(&commits.to_be_bytes());
+    bytes[16..].copy_from_slice(&sum.to_be_bytes());
     bytes
 }
 

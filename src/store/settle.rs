@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
 use super::disk::Durability;
+use super::guard;
 use super::journal;
 use super::keys;
 use super::layers::{Layer, Tree};
@@ -81,7 +82,9 @@ impl Settler {
     /// Seals the database, which only this thread writes. Without a seal the next start takes longer, and no more.
     fn seal(&self) {
         if matches!(self.durability, Durability::Fdatasync { .. })
-            && let Err(error) = seal::seal(&self.directory)
+            && let Err(error) = guard::commits(self.state.settled())
+                .map_err(text)
+                .and_then(|commits| seal::seal(&self.directory, commits).map_err(text))
         {
             tracing::warn!(%error, "the database is not sealed");
         }
