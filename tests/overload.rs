@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// How many requests may wait for one partition.
-const BOUND: usize = 1_024;
+const BOUND: usize = 512;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_partition_cannot_hold_is_refused_and_what_it_holds_is_done() {

@@ -97,6 +97,9 @@ pub enum Until {
     Told(Arc<AtomicBool>),
 }
 
+/// After which time the server tells those to come back for whom it has no room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 /// Lets each of so many connections do `act` to the next batch, again and again.
 pub async fn drive(
     address: SocketAddr,
@@ -158,8 +161,13 @@ async fn take_turn(connection: &mut Connection, act: Act, batch: BatchId) -> any
         Act::Accept => accept(connection, batch).await?,
         Act::TryAccept => match retry(connection, batch).await? {
             (StatusCode::ACCEPTED, took) => took,
-            // No room, or the last retry of this batch is not done.
-            (StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT, _) => return Ok(None),
+            // No room: it comes back when it was told to.
+            (StatusCode::SERVICE_UNAVAILABLE, _) => {
+                tokio::time::sleep(RETRY_AFTER).await;
+                return Ok(None);
+            }
+            // The last retry of this batch is not done.
+            (StatusCode::CONFLICT, _) => return Ok(None),
             (status, _) => anyhow::bail!("a retry was answered with {status}"),
         },
         Act::Complete => accept(connection, batch).await? + rest(connection, batch).await?,

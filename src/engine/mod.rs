@@ -93,7 +93,7 @@ impl Options {
 }
 
 /// How many requests may wait for one partition. Past that a client is told to come back, and a consumer waits.
-const PARTITION_QUEUE: usize = 1_024;
+const PARTITION_QUEUE: usize = 512;
 
 /// How many reads beside the partitions may be under way. Each holds a thread while it reads; past that a client is told
 /// to come back.
