@@ -14,7 +14,7 @@ use rephase::domain::Millis;
 use serde_json::Value;
 
 /// The versions whose stores lie in tests/fixtures/stores.
-const VERSIONS: [&str; 2] = ["v1", "v2"];
+const VERSIONS: [&str; 3] = ["v1", "v2", "v3"];
 
 /// The versions whose backups lie in tests/fixtures/backups.
 const BACKUPS: [&str; 1] = ["v1"];
@@ -26,8 +26,15 @@ const OWNER: &str = "gold";
 fn unpack(version: &str, into: &Path) -> Vec<Value> {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores").join(version);
     std::fs::create_dir_all(into.join("store/blobs")).expect("a directory");
-    for file in ["conf", "db"] {
-        std::fs::copy(fixture.join("store").join(file), into.join("store").join(file)).expect("copied");
+    for part in ["", "store", "journal"] {
+        // Those of before there was a journal have none.
+        for file in std::fs::read_dir(fixture.join(part)).into_iter().flatten() {
+            let file = file.expect("an entry");
+            if file.path().is_file() && file.file_name() != "expected.json" {
+                std::fs::create_dir_all(into.join(part)).expect("a directory");
+                std::fs::copy(file.path(), into.join(part).join(file.file_name())).expect("copied");
+            }
+        }
     }
     let said = std::fs::read_to_string(fixture.join("expected.json")).expect("what it said");
     serde_json::from_str(&said).expect("a list of batches")
