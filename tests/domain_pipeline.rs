@@ -32,7 +32,10 @@ fn skips(effects: &[Effect]) -> Vec<String> {
         | Data::Spellcheck(_)
         | Data::CjAssessment(_)
         | Data::Nlp(_)
-        | Data::AiFeedback(_) => None,
+        | Data::AiFeedback(_)
+        | Data::StudentMatching(_)
+        | Data::AssociationsConfirmed(_)
+        | Data::EssaysReady(_) => None,
     };
     published(effects).into_iter().filter_map(|outgoing| skipped(&outgoing.data)).collect()
 }

@@ -204,6 +204,16 @@ fn what_comes_before_a_pipeline() {
     let essay = |_: &World| Input::ProvideEssays { by: OWNER.to_owned(), essays: new_essays(2..3) };
     row("ProvideEssays", essay, always(&No(Rejected::TooManyEssays { sent: 1, left: 0 })));
     row("ContentProvisioned", |_| Input::ContentProvisioned { essays: Vec::new() }, always(&Nothing));
+    row("EssaysReady", |_| Input::EssaysReady, always(&Nothing));
+    let of_nobody = |_: &World| Input::AssociationsConfirmed {
+        class_id: "class-9".to_owned(),
+        essay_ids: Vec::new(),
+        timeout_triggered: false,
+    };
+    let no_class = No(Rejected::Inconsistent { reason: "the batch has no class" });
+    row("AssociationsConfirmed", of_nobody, always(&no_class));
+    let nobody = No(Rejected::Inconsistent { reason: "nobody is waited for, or not for that long yet" });
+    row_after(much_later, "StudentValidationExpired", |_| Input::StudentValidationExpired, always(&nobody));
     let amend = |_: &World| Input::AmendPrompt { by: OWNER.to_owned(), student_prompt_ref: prompt_ref() };
     let begun = No(Rejected::ProcessingHasBegun);
     row("AmendPrompt", amend, {

@@ -154,7 +154,10 @@ impl Life<'_> {
                 | Data::Spellcheck(_)
                 | Data::CjAssessment(_)
                 | Data::Nlp(_)
-                | Data::AiFeedback(_) => {}
+                | Data::AiFeedback(_)
+                | Data::StudentMatching(_)
+                | Data::AssociationsConfirmed(_)
+                | Data::EssaysReady(_) => {}
             }
         }
         Ok(told)
@@ -299,6 +302,9 @@ fn asker(input: &Input) -> Option<&str> {
         | Input::Cancel { by, .. } => Some(by),
         Input::Register(_)
         | Input::ContentProvisioned { .. }
+        | Input::AssociationsConfirmed { .. }
+        | Input::EssaysReady
+        | Input::StudentValidationExpired
         | Input::PhaseStarted { .. }
         | Input::PhaseOutcome(_)
         | Input::DeadlineExpired { .. }
@@ -319,6 +325,9 @@ const fn kind_of(input: &Input) -> &'static str {
         Input::PhaseOutcome(_) => "PhaseOutcome",
         Input::DeadlineExpired { .. } => "DeadlineExpired",
         Input::RetryDue { .. } => "RetryDue",
+        Input::AssociationsConfirmed { .. } => "AssociationsConfirmed",
+        Input::EssaysReady => "EssaysReady",
+        Input::StudentValidationExpired => "StudentValidationExpired",
     }
 }
 

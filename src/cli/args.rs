@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::domain::{Phase, RetryPolicy};
+use crate::worker::StudentMatching;
 
 /// Runs batches of essays through pipelines of phases, and re-runs a single failed phase when asked.
 #[derive(Debug, Parser)]
@@ -74,6 +75,13 @@ pub struct ServeArguments {
     /// and more to read at a start after a crash.
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1_024))]
     pub(super) journal_mib: u64,
+    /// Who finds the students of a regular batch, one with a class: somebody simulated here, or somebody outside, by
+    /// events.
+    #[arg(long, value_name = "WHO", default_value = "simulated", value_parser = parse_student_matching)]
+    pub(super) student_matching: StudentMatching,
+    /// After which time a regular batch goes on without a confirmation of its students: days or hours, as 1d or 12h.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_retention)]
+    pub(super) student_validation: u64,
     /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
     #[arg(long, value_name = "PHASE=SECONDS", value_parser = parse_deadline)]
     pub(super) deadline: Vec<(Phases, u64)>,
@@ -168,6 +176,14 @@ fn parse_deadline(text: &str) -> Result<(Phases, u64), String> {
     let seconds = seconds.parse::<u64>().ok().filter(|seconds| (1..=MAX_DEADLINE_S).contains(seconds));
     let seconds = seconds.ok_or_else(|| format!("give between 1 and {MAX_DEADLINE_S} seconds"))?;
     Ok((phases, seconds * 1_000))
+}
+
+fn parse_student_matching(text: &str) -> Result<StudentMatching, String> {
+    match text {
+        "simulated" => Ok(StudentMatching::Simulated),
+        "events" => Ok(StudentMatching::Events),
+        _ => Err("give simulated or events".to_owned()),
+    }
 }
 
 /// In milliseconds.

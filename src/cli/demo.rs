@@ -32,7 +32,12 @@ const PHASES: [&str; 3] = ["spellcheck", "nlp", "ai_feedback"];
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     let directory = tempfile::Builder::new().prefix("rephase-demo-").tempdir().context("no temporary directory")?;
     let options = Options {
-        workers: worker::Options { latency_ms: 40..=160, seed: 1, faults: Faults::parse(FAULTS)? },
+        workers: worker::Options {
+            latency_ms: 40..=160,
+            seed: 1,
+            faults: Faults::parse(FAULTS)?,
+            ..worker::Options::default()
+        },
         ..Options::new(DataDirectory::Kept(directory.path().to_owned()))
     };
     let app = App::start(options, Clock::system()).await?;

@@ -34,7 +34,8 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let data =
         if arguments.ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(arguments.data_dir.clone()) };
     let (max_user_retries, retry_cooldown_ms) = (arguments.max_retries, arguments.retry_cooldown_ms);
-    let mut rules = Rules { max_user_retries, retry_cooldown_ms, ..Rules::default() };
+    let student_validation_ms = arguments.student_validation;
+    let mut rules = Rules { max_user_retries, retry_cooldown_ms, student_validation_ms, ..Rules::default() };
     let pipeline_limit = arguments.pipeline_limit.unwrap_or(if arguments.ephemeral { 0 } else { PIPELINE_LIMIT });
     for (phases, policy) in arguments.retry_policy {
         for phase in phases {
@@ -46,7 +47,8 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
             rules.phase_deadline_ms[phase.index()] = deadline_ms;
         }
     }
-    let workers = worker::Options { latency_ms: arguments.latency_ms, seed: arguments.seed, faults };
+    let student_matching = arguments.student_matching;
+    let workers = worker::Options { latency_ms: arguments.latency_ms, seed: arguments.seed, faults, student_matching };
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
 

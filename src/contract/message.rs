@@ -19,18 +19,23 @@ pub enum Group {
     Nlp,
     /// Whoever writes the feedback.
     AiFeedback,
+    /// Whoever knows whose an essay is.
+    StudentMatching,
 }
 
 impl Group {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Orchestrator, Self::Spellcheck, Self::CjAssessment, Self::Nlp, Self::AiFeedback];
+    pub const ALL: [Self; 6] =
+        [Self::Orchestrator, Self::Spellcheck, Self::CjAssessment, Self::Nlp, Self::AiFeedback, Self::StudentMatching];
 
     /// The name of its service inside idempotency keys.
     #[must_use]
     pub const fn service(self) -> &'static str {
         match self {
             Self::Orchestrator => services::REGISTRATION,
-            Self::Spellcheck | Self::CjAssessment | Self::Nlp | Self::AiFeedback => services::LIFECYCLE,
+            Self::Spellcheck | Self::CjAssessment | Self::Nlp | Self::AiFeedback | Self::StudentMatching => {
+                services::LIFECYCLE
+            }
         }
     }
 
@@ -40,20 +45,20 @@ impl Group {
         match topic {
             Topic::ClientBatchPipelineRequest
             | Topic::ElsBatchPhaseOutcome
-            | Topic::BatchContentProvisioningCompleted => &[Self::Orchestrator],
+            | Topic::BatchContentProvisioningCompleted
+            | Topic::StudentAssociationsConfirmed
+            | Topic::BatchEssaysReady => &[Self::Orchestrator],
             Topic::BatchSpellcheckInitiateCommand => &[Self::Spellcheck],
             Topic::BatchCjAssessmentInitiateCommand => &[Self::CjAssessment],
             Topic::BatchNlpInitiateCommandV2 => &[Self::Nlp],
             Topic::BatchAiFeedbackInitiateCommand => &[Self::AiFeedback],
-            Topic::BatchEssaysReady
-            | Topic::BatchEssaysRegistered
+            Topic::BatchStudentMatchingInitiateCommand => &[Self::StudentMatching],
+            Topic::BatchEssaysRegistered
             | Topic::BatchPhaseSkipped
             | Topic::BatchPipelineCompleted
-            | Topic::BatchStudentMatchingInitiateCommand
             | Topic::BatchValidationErrors
             | Topic::EssayContentProvisioned
             | Topic::PipelineDenied
-            | Topic::StudentAssociationsConfirmed
             | Topic::TeacherNotificationRequested => &[],
         }
     }

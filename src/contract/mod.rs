@@ -42,6 +42,8 @@ pub mod services {
     pub const CONDUCTOR: &str = "batch_conductor_service";
     /// The essay lifecycle service, which runs the phases.
     pub const LIFECYCLE: &str = "essay_lifecycle_service";
+    /// Class management, which knows whose an essay is.
+    pub const CLASSES: &str = "class_management_service";
     /// The gateway, which turns client requests into messages.
     pub const GATEWAY: &str = "api_gateway_service";
 }

@@ -5,11 +5,12 @@ use super::attempt::{Attempt, AttemptOutcome, Trigger};
 use super::batch::{Batch, Run, Slot};
 use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::step::{Timer, TimerKind};
+use super::time::Millis;
 use crate::contract::BatchStatus;
 
 impl Batch {
     /// The timers that have to be armed for this record, and no others: the deadline of what is in flight, the end of
-    /// the wait of what is tried again.
+    /// the wait of what is tried again, and of the wait for the students.
     #[must_use]
     pub fn timers(&self) -> Vec<Timer> {
         let timer = |(phase, record): (Phase, &PhaseRecord)| match &record.state {
@@ -27,7 +28,17 @@ impl Batch {
             | PhaseState::Cancelled { .. }
             | PhaseState::SkippedDependency { .. } => None,
         };
-        self.requested_phases().filter_map(timer).collect()
+        self.awaits_students_until()
+            .map(Timer::student_validation)
+            .into_iter()
+            .chain(self.requested_phases().filter_map(timer))
+            .collect()
+    }
+
+    /// Until when somebody has to confirm whose the essays are, if that is what it waits for.
+    fn awaits_students_until(&self) -> Option<Millis> {
+        let class = self.details.class.as_ref().filter(|_| self.status == BatchStatus::AwaitingStudentValidation);
+        class.and_then(|class| class.confirm_by)
     }
 
     /// What is wrong with this record, in words; nothing where no legal path leads past it.
@@ -46,6 +57,15 @@ impl Batch {
             self.is_provisioned() || self.requested_phases().next().is_none(),
             "a phase was asked for before the essays were there",
         );
+        let is_about_students = matches!(
+            self.status,
+            BatchStatus::AwaitingStudentValidation
+                | BatchStatus::StudentValidationCompleted
+                | BatchStatus::ValidationTimeoutProcessed
+        );
+        let confirm_by = self.details.class.as_ref().and_then(|class| class.confirm_by);
+        found.require(!is_about_students || confirm_by.is_some(), "it waits for students of no class");
+        found.require(confirm_by.is_none() || self.is_provisioned(), "it looked for students before it had essays");
         let running = self.requested_phases().filter(|(_, record)| record.state.is_running()).count();
         found.require(running == usize::from(self.run.is_some()), "a pipeline does not have exactly one phase running");
         for (phase, record) in self.requested_phases() {

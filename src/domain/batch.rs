@@ -84,9 +84,26 @@ pub struct BatchDetails {
     pub cj_default_temperature: Option<f64>,
     /// When the batch was registered.
     pub registered_at: Millis,
+    /// The class whose students wrote the essays; none for a guest batch.
+    pub class: Option<Class>,
+}
+
+/// The class of a regular batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Its id, with those who know the classes.
+    pub id: String,
+    /// Until when somebody has to confirm which essay is whose, once the essays are there.
+    pub confirm_by: Option<Millis>,
 }
 
 impl BatchDetails {
+    /// `REGULAR` for a batch with a class, else `GUEST` (contract, samples).
+    #[must_use]
+    pub const fn class_type(&self) -> &'static str {
+        if self.class.is_some() { "REGULAR" } else { "GUEST" }
+    }
+
     /// Whether the phases that need a prompt have one.
     #[must_use]
     pub fn has_prompt(&self) -> bool {

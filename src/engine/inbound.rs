@@ -6,7 +6,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::contract::events::{BatchContentProvisioningCompleted, BatchPhaseOutcome};
+use crate::contract::events::{
+    BatchContentProvisioningCompleted, BatchEssaysReady, BatchPhaseOutcome, StudentAssociationsConfirmed,
+};
 use crate::contract::requests::ClientBatchPipelineRequest;
 use crate::contract::{Envelope, Message, Topic, is_traceparent, metadata};
 use crate::domain::step::{PhaseOutcome, RetryRequest};
@@ -42,9 +44,10 @@ pub(super) fn read(message: &Message) -> Result<Inbound, Unreadable> {
         Topic::ClientBatchPipelineRequest => pipeline_request(message),
         Topic::ElsBatchPhaseOutcome => phase_outcome(message),
         Topic::BatchContentProvisioningCompleted => content_provisioned(message),
+        Topic::StudentAssociationsConfirmed => associations_confirmed(message),
+        Topic::BatchEssaysReady => essays_ready(message),
         Topic::BatchAiFeedbackInitiateCommand
         | Topic::BatchCjAssessmentInitiateCommand
-        | Topic::BatchEssaysReady
         | Topic::BatchEssaysRegistered
         | Topic::BatchNlpInitiateCommandV2
         | Topic::BatchPhaseSkipped
@@ -54,7 +57,6 @@ pub(super) fn read(message: &Message) -> Result<Inbound, Unreadable> {
         | Topic::BatchValidationErrors
         | Topic::EssayContentProvisioned
         | Topic::PipelineDenied
-        | Topic::StudentAssociationsConfirmed
         | Topic::TeacherNotificationRequested => Err(Unreadable::NotConsumed(message.topic)),
     }
 }
@@ -146,6 +148,22 @@ fn content_provisioned(message: &Message) -> Result<Inbound, Unreadable> {
     let batch = batch_id(&envelope.data.batch_id)?;
     let input = Input::ContentProvisioned { essays: envelope.data.essays_for_processing };
     Ok(Inbound { batch, input, correlation_id, origin: Origin::default() })
+}
+
+fn associations_confirmed(message: &Message) -> Result<Inbound, Unreadable> {
+    let envelope = envelope::<StudentAssociationsConfirmed>(message)?;
+    let correlation_id = correlation_id(&envelope);
+    let StudentAssociationsConfirmed { batch_id: batch, class_id, associations, timeout_triggered, .. } = envelope.data;
+    let essay_ids = associations.into_iter().map(|association| association.essay_id).collect();
+    let input = Input::AssociationsConfirmed { class_id, essay_ids, timeout_triggered };
+    Ok(Inbound { batch: batch_id(&batch)?, input, correlation_id, origin: Origin::default() })
+}
+
+fn essays_ready(message: &Message) -> Result<Inbound, Unreadable> {
+    let envelope = envelope::<BatchEssaysReady>(message)?;
+    let correlation_id = correlation_id(&envelope);
+    let batch = batch_id(&envelope.data.batch_id)?;
+    Ok(Inbound { batch, input: Input::EssaysReady, correlation_id, origin: Origin::default() })
 }
 
 /// The names that [`OutcomeMetadata`] reads are those that the contract room publishes.

@@ -1,12 +1,32 @@
 //! Stored values: one version byte, then bincode. The only file that names bincode.
+//!
+//! A type begins with version 1. Where it changes it becomes [`Versioned`], and what it was stays, to be read.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
 
-/// The version of every value written today.
+/// The version of a type that has not changed.
 const VERSION: u8 = 1;
+
+/// A stored type that was another one in the version before.
+pub(super) trait Versioned: Serialize + DeserializeOwned + From<Self::Before> {
+    /// The version that is written, from 2.
+    const VERSION: u8;
+    /// What version 1 was.
+    type Before: DeserializeOwned;
+}
+
+/// Encodes a stored type in its newest version.
+pub(super) fn encode_newest<T: Versioned>(value: &T) -> Result<Vec<u8>, Error> {
+    encode_as(T::VERSION, value)
+}
+
+/// Decodes a stored type of any of its versions.
+pub(super) fn decode_any<T: Versioned>(bytes: &[u8]) -> Result<T, Error> {
+    if bytes.first() == Some(&VERSION) { decode::<T::Before>(bytes).map(T::from) } else { decode_as(T::VERSION, bytes) }
+}
 
 const LAYOUT: bincode::config::Configuration = bincode::config::standard();
 
@@ -23,7 +43,11 @@ const LARGEST: usize = 256 * 1_024 * 1_024;
 
 /// Encodes a stored type.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
-    let mut bytes = vec![VERSION];
+    encode_as(VERSION, value)
+}
+
+fn encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![version];
     bincode::serde::encode_into_std_write(value, &mut bytes, LAYOUT)
         .map_err(|error| Error::Corrupt(error.to_string()))?;
     Ok(bytes)
@@ -31,9 +55,13 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
 
 /// Decodes a stored type.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    let (version, body) = bytes.split_first().ok_or_else(|| Error::Corrupt("it is empty".to_owned()))?;
-    if *version != VERSION {
-        return Err(Error::Corrupt(format!("it has the unknown version {version}")));
+    decode_as(VERSION, bytes)
+}
+
+fn decode_as<T: DeserializeOwned>(version: u8, bytes: &[u8]) -> Result<T, Error> {
+    let (found, body) = bytes.split_first().ok_or_else(|| Error::Corrupt("it is empty".to_owned()))?;
+    if *found != version {
+        return Err(Error::Corrupt(format!("it has the unknown version {found}")));
     }
     let decode = match body.len() {
         size if size <= SMALL => decode_within::<T, { CLAIM * SMALL }>,

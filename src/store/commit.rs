@@ -72,7 +72,7 @@ impl Commit {
     pub fn put_batch(&mut self, old: Option<&Batch>, new: &Batch) -> Result<(), Error> {
         self.put(keys::batch(new.id), codec::encode(&StoredBatch::of(new))?);
         if old.is_none_or(|old| !Arc::ptr_eq(&old.details, &new.details)) {
-            self.put(keys::details(new.id), codec::encode(&StoredDetails::of(&new.details)?)?);
+            self.put(keys::details(new.id), codec::encode_newest(&StoredDetails::of(&new.details)?)?);
         }
         if old.is_none_or(|old| !Arc::ptr_eq(&old.essays, &new.essays)) {
             let essays: Vec<_> = new.essays.iter().map(StoredEssay::of).collect();

@@ -164,6 +164,7 @@ pub(super) fn timer(batch: BatchId, timer: Timer) -> Vec<u8> {
     key.push(match timer.kind {
         TimerKind::Deadline => 0,
         TimerKind::Retry => 1,
+        TimerKind::StudentValidation => 2,
     });
     key
 }
@@ -178,6 +179,7 @@ pub(super) fn timer_of(key: &[u8]) -> Result<(BatchId, Timer), Error> {
     let kind = match key.get(30) {
         Some(0) => TimerKind::Deadline,
         Some(1) => TimerKind::Retry,
+        Some(2) => TimerKind::StudentValidation,
         Some(_) | None => return Err(corrupt()),
     };
     Ok((BatchId(uuid::Uuid::from_bytes(batch)), Timer { kind, due, phase, attempt }))
@@ -400,6 +402,7 @@ pub(super) const fn group_byte(group: Group) -> u8 {
         Group::CjAssessment => 2,
         Group::Nlp => 3,
         Group::AiFeedback => 4,
+        Group::StudentMatching => 5,
     }
 }
 

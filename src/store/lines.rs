@@ -85,7 +85,7 @@ fn corrupt(error: impl std::fmt::Display) -> Error {
 pub(super) fn to_json(prefix: u8, stored: &[u8]) -> Result<Value, Error> {
     match prefix {
         b'b' => plain::<StoredBatch>(stored),
-        b'd' => plain::<StoredDetails>(stored),
+        b'd' => serde_json::to_value(codec::decode_any::<StoredDetails>(stored)?).map_err(corrupt),
         b'e' => plain::<Vec<StoredEssay>>(stored),
         b'r' => plain::<Vec<StoredResult>>(stored),
         b'a' => plain::<StoredAttempt>(stored),
@@ -115,7 +115,7 @@ fn plain<T: Serialize + DeserializeOwned>(stored: &[u8]) -> Result<Value, Error>
 pub(super) fn from_json(prefix: u8, value: Value) -> Result<Vec<u8>, Error> {
     match prefix {
         b'b' => stored::<StoredBatch>(value),
-        b'd' => stored::<StoredDetails>(value),
+        b'd' => codec::encode_newest(&serde_json::from_value::<StoredDetails>(value).map_err(corrupt)?),
         b'e' => stored::<Vec<StoredEssay>>(value),
         b'r' => stored::<Vec<StoredResult>>(value),
         b'a' => stored::<StoredAttempt>(value),

@@ -202,7 +202,8 @@ pub(super) fn batch(tree: &Tree, id: BatchId) -> Result<Option<Batch>, Error> {
     for phase in small.phases() {
         results[phase.index()] = require(tree, &keys::results(id, phase))?;
     }
-    let details: StoredDetails = require(tree, &keys::details(id))?;
+    let details = tree.get(keys::details(id)).map_err(failed)?.ok_or_else(part_is_missing)?;
+    let details: StoredDetails = codec::decode_any(&details)?;
     let essays: Vec<StoredEssay> = require(tree, &keys::essays(id))?;
     small.into_batch(id, details, essays, results).map(Some)
 }
@@ -212,7 +213,11 @@ fn get<T: serde::de::DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<Option
 }
 
 fn require<T: serde::de::DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<T, Error> {
-    get(tree, key)?.ok_or_else(|| Error::Corrupt("a part of a batch's record is missing".to_owned()))
+    get(tree, key)?.ok_or_else(part_is_missing)
+}
+
+fn part_is_missing() -> Error {
+    Error::Corrupt("a part of a batch's record is missing".to_owned())
 }
 
 pub(super) fn decode_attempt(value: &[u8]) -> Result<Attempt, Error> {

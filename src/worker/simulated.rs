@@ -14,9 +14,7 @@ use super::{Options, spelling};
 use crate::bus::{Delivery, Recall, Subscription};
 use crate::contract::commands::CommandBase;
 use crate::contract::events::BatchPhaseOutcome;
-use crate::contract::{
-    BatchStatus, Envelope, EssayRef, Group, Headers, Message, SCHEMA_VERSION, Topic, metadata, services,
-};
+use crate::contract::{BatchStatus, Envelope, EssayRef, Headers, Message, SCHEMA_VERSION, Topic, metadata, services};
 use crate::crash::{self, Point};
 use crate::domain::{BatchId, Input, Millis, Phase, PhaseError, Slot};
 use crate::engine::{Claim, Engine, Error, Submission, content_id};
@@ -61,13 +59,7 @@ struct Task {
 }
 
 impl Worker {
-    pub(super) fn new(engine: Engine, group: Group, options: Arc<Options>) -> Self {
-        let phase = match group {
-            Group::CjAssessment => Phase::CjAssessment,
-            Group::Nlp => Phase::Nlp,
-            Group::AiFeedback => Phase::AiFeedback,
-            Group::Spellcheck | Group::Orchestrator => Phase::Spellcheck,
-        };
+    pub(super) fn new(engine: Engine, phase: Phase, options: Arc<Options>) -> Self {
         let latency = Latency::new(&options, phase);
         Self { engine, phase, options, latency }
     }

@@ -414,9 +414,13 @@ fn command(outgoing: &Outgoing) -> Option<Command> {
         Data::CjAssessment(_) => Phase::CjAssessment,
         Data::Nlp(_) => Phase::Nlp,
         Data::AiFeedback(_) => Phase::AiFeedback,
-        Data::Registered(_) | Data::ContentProvisioned(_) | Data::PhaseSkipped(_) | Data::PipelineCompleted(_) => {
-            return None;
-        }
+        Data::Registered(_)
+        | Data::ContentProvisioned(_)
+        | Data::PhaseSkipped(_)
+        | Data::PipelineCompleted(_)
+        | Data::StudentMatching(_)
+        | Data::AssociationsConfirmed(_)
+        | Data::EssaysReady(_) => return None,
     };
     let data = serde_json::to_value(&outgoing.data).expect("a command is JSON");
     let members = |name: &str| -> Vec<String> {
@@ -445,7 +449,10 @@ pub fn completions(effects: &[Effect]) -> Vec<&BatchPipelineCompleted> {
             | Data::Spellcheck(_)
             | Data::CjAssessment(_)
             | Data::Nlp(_)
-            | Data::AiFeedback(_) => None,
+            | Data::AiFeedback(_)
+            | Data::StudentMatching(_)
+            | Data::AssociationsConfirmed(_)
+            | Data::EssaysReady(_) => None,
         })
         .collect()
 }
@@ -469,7 +476,10 @@ pub fn provisionings(effects: &[Effect]) -> Vec<&BatchContentProvisioningComplet
             | Data::Spellcheck(_)
             | Data::CjAssessment(_)
             | Data::Nlp(_)
-            | Data::AiFeedback(_) => None,
+            | Data::AiFeedback(_)
+            | Data::StudentMatching(_)
+            | Data::AssociationsConfirmed(_)
+            | Data::EssaysReady(_) => None,
         })
         .collect()
 }

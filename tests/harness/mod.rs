@@ -10,7 +10,7 @@ use rephase::app::{self, App, DataDirectory, Limits, Options};
 use rephase::clock::{Clock, ManualClock};
 use rephase::contract::{Headers, Message, Topic};
 use rephase::domain::{Millis, RetryPolicy, Rules};
-use rephase::worker::{self, Faults};
+use rephase::worker::{self, Faults, StudentMatching};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -175,6 +175,7 @@ pub struct Setup {
     pub journal_bytes: u64,
     pub latency_ms: std::ops::RangeInclusive<u64>,
     pub faults: Value,
+    pub student_matching: StudentMatching,
     pub rules: Rules,
     pub pipeline_limit: u32,
     pub retain_ms: Option<u64>,
@@ -193,6 +194,7 @@ impl Default for Setup {
             journal_bytes: 16 * 1_024,
             latency_ms: 0..=0,
             faults: json!([]),
+            student_matching: StudentMatching::default(),
             rules: no_automatic_retry(),
             pipeline_limit: 0,
             retain_ms: None,
@@ -243,6 +245,7 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
         latency_ms: setup.latency_ms,
         seed: 0,
         faults: Faults::parse(&setup.faults.to_string()).expect("valid faults"),
+        student_matching: setup.student_matching,
     };
     App::start(
         Options {

@@ -230,6 +230,7 @@ impl Happening {
             Self::Untimely { kind: TimerKind::Retry, phase, attempt } => {
                 Some(Input::RetryDue { phase: *phase, attempt: *attempt })
             }
+            Self::Untimely { kind: TimerKind::StudentValidation, .. } => Some(Input::StudentValidationExpired),
             Self::Later { .. } | Self::ClockSetBack { .. } | Self::Restart | Self::SameId => None,
         }
     }
@@ -353,7 +354,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => Just(Which::Failed),
         3 => prop::collection::vec(0..MOST_ESSAYS - 1, 0..=3).prop_map(Which::Named),
     ];
-    let kind = select(vec![TimerKind::Deadline, TimerKind::Retry]);
+    let kind = select(vec![TimerKind::Deadline, TimerKind::Retry, TimerKind::StudentValidation]);
     let provisioned = prop_oneof![
         (1..=MOST_ESSAYS).prop_map(|essays| (0..essays).rev().collect()),
         prop::collection::vec(slot(), 0..=4),

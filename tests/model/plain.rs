@@ -159,7 +159,12 @@ impl Plain {
             return registration.map_or(Refused, |(essays, has_prompt)| self.register(essays, has_prompt));
         }
         match input {
-            Input::Register(_) => Refused,
+            Input::EssaysReady if self.texts.iter().all(Option::is_some) => Nothing,
+            // A guest batch has no students to wait for.
+            Input::Register(_)
+            | Input::EssaysReady
+            | Input::AssociationsConfirmed { .. }
+            | Input::StudentValidationExpired => Refused,
             Input::ProvideEssays { by, essays } => self.provide(by, essays),
             Input::ContentProvisioned { essays } => self.content_provisioned(essays),
             Input::AmendPrompt { by, .. } if by != OWNER || !self.phases.is_empty() => Refused,

@@ -6,19 +6,18 @@ use uuid::Uuid;
 
 use super::{Draft, Effect};
 use crate::contract::commands::{
-    AiFeedbackInitiate, CjAssessmentInitiate, CommandBase, NlpInitiate, SpellcheckInitiate,
+    AiFeedbackInitiate, CjAssessmentInitiate, CommandBase, NlpInitiate, SpellcheckInitiate, StudentMatchingInitiate,
 };
+use crate::contract::enums::ValidationMethod;
 use crate::contract::events::{
-    BatchContentProvisioningCompleted, BatchEssaysRegistered, BatchPipelineCompleted, PhaseSkipped,
+    BatchContentProvisioningCompleted, BatchEssaysReady, BatchEssaysRegistered, BatchPipelineCompleted, PhaseSkipped,
+    StudentAssociation, StudentAssociationsConfirmed,
 };
-use crate::contract::{EventName, SystemMetadata, Text, Topic, metadata, services};
+use crate::contract::{EssayRef, EventName, SystemMetadata, Text, Topic, metadata, services};
 use crate::domain::attempt::Attempt;
 use crate::domain::batch::Run;
 use crate::domain::essays::EssayCounts;
 use crate::domain::phase::Phase;
-
-/// The class type of a batch without a class (contract, samples).
-const GUEST: &str = "GUEST";
 
 /// A message to publish; the engine puts it into an envelope.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +50,12 @@ pub enum Data {
     Nlp(NlpInitiate),
     /// Write the feedback.
     AiFeedback(AiFeedbackInitiate),
+    /// Find out whose the essays are.
+    StudentMatching(StudentMatchingInitiate),
+    /// Nobody confirmed whose the essays are.
+    AssociationsConfirmed(StudentAssociationsConfirmed),
+    /// The essays of a regular batch are stored, with their students.
+    EssaysReady(BatchEssaysReady),
 }
 
 impl Data {
@@ -66,6 +71,9 @@ impl Data {
             Self::CjAssessment(_) => Topic::BatchCjAssessmentInitiateCommand,
             Self::Nlp(_) => Topic::BatchNlpInitiateCommandV2,
             Self::AiFeedback(_) => Topic::BatchAiFeedbackInitiateCommand,
+            Self::StudentMatching(_) => Topic::BatchStudentMatchingInitiateCommand,
+            Self::AssociationsConfirmed(_) => Topic::StudentAssociationsConfirmed,
+            Self::EssaysReady(_) => Topic::BatchEssaysReady,
         }
     }
 
@@ -74,10 +82,15 @@ impl Data {
     pub const fn source_service(&self) -> &'static str {
         match self {
             Self::Registered(_) => services::REGISTRATION,
-            Self::ContentProvisioned(_) => services::LIFECYCLE,
+            Self::ContentProvisioned(_) | Self::EssaysReady(_) => services::LIFECYCLE,
+            Self::AssociationsConfirmed(_) => services::CLASSES,
             Self::PhaseSkipped(_) => services::CONDUCTOR,
             Self::PipelineCompleted(_) => services::ORCHESTRATOR,
-            Self::Spellcheck(_) | Self::CjAssessment(_) | Self::Nlp(_) | Self::AiFeedback(_) => services::COMMANDS,
+            Self::Spellcheck(_)
+            | Self::CjAssessment(_)
+            | Self::Nlp(_)
+            | Self::AiFeedback(_)
+            | Self::StudentMatching(_) => services::COMMANDS,
         }
     }
 }
@@ -103,7 +116,7 @@ impl Draft<'_> {
             student_prompt_ref: details.student_prompt_ref.clone(),
             user_id: details.user_id.clone(),
             org_id: details.org_id.clone(),
-            class_id: None,
+            class_id: details.class.as_ref().map(|class| class.id.clone()),
         });
         self.publish(data, self.context.correlation_id);
     }
@@ -139,22 +152,98 @@ impl Draft<'_> {
         self.publish(data, run.correlation_id);
     }
 
-    /// Tells the worker of `phase` to run `attempt`.
-    pub(super) fn announce_command(&mut self, phase: Phase, attempt: &Attempt) {
-        let details = &self.batch.details;
-        let essays = attempt.slots.iter().filter_map(|&slot| self.batch.input_of(phase, slot)).collect();
-        let base = |event_name| CommandBase {
+    fn command_base(&self, event_name: EventName, essays_to_process: Vec<EssayRef>) -> CommandBase {
+        CommandBase {
             event_name,
             entity_id: Some(self.batch.id.to_string()),
             entity_type: Some("batch".to_owned()),
             parent_id: None,
             timestamp: Some(self.context.now.to_timestamp()),
-            essays_to_process: essays,
+            essays_to_process,
+        }
+    }
+
+    /// What every command says of the owner (contract, Envelope).
+    fn command_metadata(&self) -> Map<String, Value> {
+        let details = &self.batch.details;
+        let mut members = Map::new();
+        members.insert(metadata::USER_ID.to_owned(), details.user_id.clone().into());
+        members.insert(metadata::ORG_ID.to_owned(), details.org_id.clone().into());
+        members
+    }
+
+    pub(super) fn original_essays(&self) -> Vec<EssayRef> {
+        self.batch.slots().filter_map(|slot| self.batch.original_essay(slot)).collect()
+    }
+
+    fn class_id(&self) -> String {
+        self.batch.details.class.as_ref().map_or_else(String::new, |class| class.id.clone())
+    }
+
+    /// Asks whose the essays are.
+    pub(super) fn announce_student_matching(&mut self) {
+        let data = Data::StudentMatching(StudentMatchingInitiate {
+            base: self.command_base(EventName::BatchStudentMatchingInitiateCommand, self.original_essays()),
+            class_id: self.class_id(),
+            course_code: self.batch.details.course_code,
+        });
+        let (correlation_id, metadata) = (self.context.correlation_id, Some(self.command_metadata()));
+        self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata, data })));
+    }
+
+    /// Says in the place of those who know the class that nobody confirmed in time whose the essays are.
+    pub(super) fn announce_unconfirmed_students(&mut self) {
+        let now = self.context.now.to_timestamp();
+        let of_nobody = |essay: EssayRef| StudentAssociation {
+            essay_id: essay.essay_id,
+            student_id: None,
+            confidence_score: 0.0,
+            validation_method: ValidationMethod::Timeout,
+            validated_by: None,
+            validated_at: Some(now),
         };
+        let associations: Vec<_> = self.original_essays().into_iter().map(of_nobody).collect();
+        let count = i64::try_from(associations.len()).unwrap_or(i64::MAX);
+        let data = Data::AssociationsConfirmed(StudentAssociationsConfirmed {
+            event_name: EventName::StudentAssociationsConfirmed,
+            entity_id: Some(self.batch.id.to_string()),
+            entity_type: Some("batch".to_owned()),
+            parent_id: None,
+            timestamp: Some(now),
+            batch_id: self.batch.id.to_string(),
+            class_id: self.class_id(),
+            course_code: self.batch.details.course_code,
+            associations,
+            timeout_triggered: true,
+            validation_summary: [(ValidationMethod::Timeout.as_str().to_owned(), count)].into(),
+        });
+        self.publish(data, self.context.correlation_id);
+    }
+
+    pub(super) fn announce_essays_ready(&mut self) {
+        let details = &self.batch.details;
+        let data = Data::EssaysReady(BatchEssaysReady {
+            event: EventName::BatchEssaysReady.as_str().to_owned(),
+            batch_id: self.batch.id.to_string(),
+            ready_essays: self.original_essays(),
+            metadata: self.system_metadata(EventName::BatchEssaysReady),
+            course_code: details.course_code,
+            course_language: details.course_code.language().to_string(),
+            student_prompt_ref: details.student_prompt_ref.clone(),
+            class_type: details.class_type().to_owned(),
+        });
+        self.publish(data, self.context.correlation_id);
+    }
+
+    /// Tells the worker of `phase` to run `attempt`.
+    pub(super) fn announce_command(&mut self, phase: Phase, attempt: &Attempt) {
+        let details = &self.batch.details;
+        let essays = attempt.slots.iter().filter_map(|&slot| self.batch.input_of(phase, slot)).collect();
+        let base = |event_name| self.command_base(event_name, essays);
         let language = details.course_code.language().to_string();
         let student_prompt_ref = details.student_prompt_ref.clone();
         let course_code = details.course_code;
-        let class_type = GUEST.to_owned();
+        let class_type = details.class_type().to_owned();
         let data = match phase {
             Phase::Spellcheck => {
                 Data::Spellcheck(SpellcheckInitiate { base: base(EventName::BatchSpellcheckInitiateCommand), language })
@@ -181,9 +270,7 @@ impl Draft<'_> {
                 owner_user_id: details.user_id.clone(),
             }),
         };
-        let mut members = Map::new();
-        members.insert(metadata::USER_ID.to_owned(), details.user_id.clone().into());
-        members.insert(metadata::ORG_ID.to_owned(), details.org_id.clone().into());
+        let mut members = self.command_metadata();
         members.insert(metadata::ATTEMPT.to_owned(), attempt.number.into());
         if attempt.slots.len() < self.batch.essays.len() {
             members.insert(metadata::SLOTS.to_owned(), attempt.slots.clone().into());

@@ -10,6 +10,7 @@ mod progress;
 mod readiness;
 mod request;
 mod retry;
+mod students;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +47,19 @@ pub enum Input {
         /// All essays.
         essays: Vec<EssayRef>,
     },
+    /// Somebody who knows the class says which essay is whose.
+    AssociationsConfirmed {
+        /// The class.
+        class_id: String,
+        /// The essays that have a student now, or are known to have none.
+        essay_ids: Vec<String>,
+        /// Whether nobody had confirmed it in time.
+        timeout_triggered: bool,
+    },
+    /// The lifecycle service says that the essays are stored with their students.
+    EssaysReady,
+    /// Nobody has confirmed in time which essay is whose.
+    StudentValidationExpired,
     /// The prompt shall be another.
     AmendPrompt {
         /// Who asks.
@@ -156,16 +170,20 @@ pub struct Rules {
     pub retry_cooldown_ms: u64,
     /// For each phase, by [`Phase::index`]: how long after its dispatch an attempt counts as failed, in milliseconds.
     pub phase_deadline_ms: [u64; 4],
+    /// How long a regular batch waits for somebody to confirm which essay is whose, in milliseconds.
+    pub student_validation_ms: u64,
 }
 
 impl Default for Rules {
-    /// For every phase a quarter of an hour, the default of [`RetryPolicy`], and 50 retries by users.
+    /// For every phase a quarter of an hour, the default of [`RetryPolicy`], and 50 retries by users; a day for the
+    /// students.
     fn default() -> Self {
         Self {
             retry: std::array::from_fn(|_| RetryPolicy::default()),
             max_user_retries: 50,
             retry_cooldown_ms: 0,
             phase_deadline_ms: [15 * 60 * 1_000; 4],
+            student_validation_ms: 24 * 3_600 * 1_000,
         }
     }
 }
@@ -211,9 +229,9 @@ pub struct Timer {
     pub kind: TimerKind,
     /// When it is due.
     pub due: Millis,
-    /// The phase.
+    /// The phase; of a batch that has none yet the first.
     pub phase: Phase,
-    /// The number of the attempt.
+    /// The number of the attempt; 0 of a batch that has none yet.
     pub attempt: u32,
 }
 
@@ -224,9 +242,17 @@ pub enum TimerKind {
     Deadline,
     /// The attempt failed, and the next one begins.
     Retry,
+    /// The batch goes on without a confirmation of its students.
+    StudentValidation,
 }
 
 impl Timer {
+    /// The timer of a batch that waits until `due` for its students to be confirmed.
+    #[must_use]
+    pub const fn student_validation(due: Millis) -> Self {
+        Self { kind: TimerKind::StudentValidation, due, phase: Phase::Spellcheck, attempt: 0 }
+    }
+
     /// What to tell the batch once it is due.
     #[must_use]
     pub const fn input(self) -> Input {
@@ -234,6 +260,7 @@ impl Timer {
         match kind {
             TimerKind::Deadline => Input::DeadlineExpired { phase, attempt },
             TimerKind::Retry => Input::RetryDue { phase, attempt },
+            TimerKind::StudentValidation => Input::StudentValidationExpired,
         }
     }
 }
@@ -248,6 +275,9 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
             Input::Register(registration) => Ok(readiness::register(*registration, context)),
             Input::ProvideEssays { .. }
             | Input::ContentProvisioned { .. }
+            | Input::AssociationsConfirmed { .. }
+            | Input::EssaysReady
+            | Input::StudentValidationExpired
             | Input::AmendPrompt { .. }
             | Input::RequestPipeline { .. }
             | Input::RetryPhase(_)
@@ -263,6 +293,11 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
         Input::Register(_) => return Err(Rejected::AlreadyRegistered),
         Input::ProvideEssays { by, essays } => draft.provide_essays(&by, essays)?,
         Input::ContentProvisioned { essays } => draft.content_provisioned(&essays)?,
+        Input::AssociationsConfirmed { class_id, essay_ids, timeout_triggered } => {
+            draft.associations_confirmed(&class_id, &essay_ids, timeout_triggered)?;
+        }
+        Input::EssaysReady => draft.essays_ready()?,
+        Input::StudentValidationExpired => draft.student_validation_expired()?,
         Input::AmendPrompt { by, student_prompt_ref } => draft.amend_prompt(&by, student_prompt_ref)?,
         Input::RequestPipeline { by, last, prompt } => draft.request_pipeline(&by, last, prompt)?,
         Input::RetryPhase(request) => draft.retry_phase(request)?,

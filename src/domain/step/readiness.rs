@@ -11,7 +11,7 @@ use crate::contract::events::BatchContentProvisioningCompleted;
 use crate::contract::requests::{BatchRegistrationRequest, ClientId};
 use crate::contract::{BatchStatus, EssayRef, EventName, StorageReferences, Text};
 use crate::domain::MAX_ESSAYS;
-use crate::domain::batch::{Batch, BatchDetails, BatchId, Essay, EssayContent, Slot};
+use crate::domain::batch::{Batch, BatchDetails, BatchId, Class, Essay, EssayContent, Slot};
 use crate::domain::rejection::Rejected;
 use crate::domain::time::Millis;
 
@@ -45,13 +45,11 @@ impl Registration {
         if count > MAX_ESSAYS {
             return invalid("expected_essay_count", "must be at most 1000");
         }
-        if request.class_id.is_some_and(|class_id| !class_id.as_str().is_empty()) {
-            return invalid("class_id", "regular batches are not supported yet; leave it out for a guest batch");
-        }
         if request.cj_default_temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
             return invalid("cj_default_temperature", "must be between 0 and 2");
         }
         request.student_prompt_ref.as_ref().map_or(Ok(()), require_small)?;
+        let class_id = request.class_id.map(Text::into_string).filter(|id| !id.is_empty());
         let essay_ids = match request.essay_ids {
             None => generated_essay_ids(batch, count),
             Some(ids) if ids.len() != count => {
@@ -72,6 +70,7 @@ impl Registration {
             cj_default_llm_model: request.cj_default_llm_model.map(Text::into_string),
             cj_default_temperature: request.cj_default_temperature,
             registered_at: now,
+            class: class_id.map(|id| Class { id, confirm_by: None }),
         };
         Ok(Self { batch, essay_ids, details })
     }
@@ -134,7 +133,7 @@ impl Draft<'_> {
         }
         self.changed = true;
         if self.batch.is_provisioned() {
-            self.become_ready();
+            self.be_provisioned();
             self.announce_provisioning();
         }
         Ok(())
@@ -166,7 +165,7 @@ impl Draft<'_> {
         }
         self.batch.essays_received = Slot::try_from(slots.len()).unwrap_or(Slot::MAX);
         self.batch.essays = Arc::new(slots);
-        self.become_ready();
+        self.be_provisioned();
         Ok(())
     }
 
@@ -181,14 +180,19 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// A guest batch needs nobody's confirmation (contract, Who sends what).
-    fn become_ready(&mut self) {
+    /// A guest batch needs nobody's confirmation; the students of a regular one are looked for (contract, Who sends
+    /// what).
+    fn be_provisioned(&mut self) {
+        if self.batch.details.class.is_some() { self.await_students() } else { self.become_ready() }
+    }
+
+    pub(super) fn become_ready(&mut self) {
         self.batch.status = BatchStatus::ReadyForPipelineExecution;
         self.changed = true;
     }
 
     fn announce_provisioning(&mut self) {
-        let essays: Vec<_> = self.batch.slots().filter_map(|slot| self.batch.original_essay(slot)).collect();
+        let essays = self.original_essays();
         let count = u32::from(self.batch.essays_received);
         let data = Data::ContentProvisioned(BatchContentProvisioningCompleted {
             event: EventName::BatchContentProvisioningCompleted.as_str().to_owned(),

@@ -14,9 +14,10 @@ mod message;
 mod readable;
 mod text;
 
+use super::codec::Versioned;
 use super::{Error, keys};
 use crate::domain::{
-    Batch, BatchDetails, BatchId, Essay, EssayContent, EssayOutput, EssayResult, Millis, Phase, PhaseRecord,
+    Batch, BatchDetails, BatchId, Class, Essay, EssayContent, EssayOutput, EssayResult, Millis, Phase, PhaseRecord,
     PhaseState, Run, Slot,
 };
 use attempt::{Runs, StoredError, StoredOrigin};
@@ -235,7 +236,7 @@ impl StoredRun {
     }
 }
 
-/// What registration fixed.
+/// What registration fixed, and who is waited for before the first pipeline.
 #[derive(Serialize, Deserialize)]
 pub(in crate::store) struct StoredDetails {
     user_id: String,
@@ -248,10 +249,57 @@ pub(in crate::store) struct StoredDetails {
     cj_default_llm_model: Option<String>,
     cj_default_temperature: Option<f64>,
     registered_at: u64,
+    /// Missing from the JSON of older backups.
+    #[serde(default)]
+    class: Option<StoredClass>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredClass {
+    id: String,
+    confirm_by: Option<u64>,
+}
+
+/// As it was written before there were regular batches.
+#[derive(Deserialize)]
+pub(in crate::store) struct GuestDetails {
+    user_id: String,
+    org_id: Option<String>,
+    course_code: String,
+    #[serde(with = "text::option")]
+    student_prompt_ref: Option<Vec<u8>>,
+    assignment_id: Option<String>,
+    assignment_is_prompt: bool,
+    cj_default_llm_model: Option<String>,
+    cj_default_temperature: Option<f64>,
+    registered_at: u64,
+}
+
+impl Versioned for StoredDetails {
+    const VERSION: u8 = 2;
+    type Before = GuestDetails;
+}
+
+impl From<GuestDetails> for StoredDetails {
+    fn from(before: GuestDetails) -> Self {
+        Self {
+            user_id: before.user_id,
+            org_id: before.org_id,
+            course_code: before.course_code,
+            student_prompt_ref: before.student_prompt_ref,
+            assignment_id: before.assignment_id,
+            assignment_is_prompt: before.assignment_is_prompt,
+            cj_default_llm_model: before.cj_default_llm_model,
+            cj_default_temperature: before.cj_default_temperature,
+            registered_at: before.registered_at,
+            class: None,
+        }
+    }
 }
 
 impl StoredDetails {
     pub(in crate::store) fn of(details: &BatchDetails) -> Result<Self, Error> {
+        let class = details.class.as_ref();
         Ok(Self {
             user_id: details.user_id.clone(),
             org_id: details.org_id.clone(),
@@ -262,6 +310,8 @@ impl StoredDetails {
             cj_default_llm_model: details.cj_default_llm_model.clone(),
             cj_default_temperature: details.cj_default_temperature,
             registered_at: details.registered_at.0,
+            class: class
+                .map(|class| StoredClass { id: class.id.clone(), confirm_by: class.confirm_by.map(|due| due.0) }),
         })
     }
 
@@ -276,6 +326,7 @@ impl StoredDetails {
             cj_default_llm_model: self.cj_default_llm_model,
             cj_default_temperature: self.cj_default_temperature,
             registered_at: Millis(self.registered_at),
+            class: self.class.map(|class| Class { id: class.id, confirm_by: class.confirm_by.map(Millis) }),
         })
     }
 }

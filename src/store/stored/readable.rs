@@ -14,7 +14,7 @@ use crate::store::{Error, codec};
 pub fn readable(prefix: u8, bytes: &[u8]) -> Result<(), Error> {
     match prefix {
         b'b' => batch(codec::decode(bytes)?),
-        b'd' => codec::decode::<StoredDetails>(bytes)?.into_details().map(drop),
+        b'd' => codec::decode_any::<StoredDetails>(bytes)?.into_details().map(drop),
         b'e' => {
             let essays: Vec<StoredEssay> = codec::decode(bytes)?;
             essays.into_iter().map(StoredEssay::into_essay).for_each(drop);

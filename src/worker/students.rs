@@ -1,0 +1,107 @@
+//! Whoever finds the students of a regular batch, simulated: every essay is of a student of its own.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{Options, StudentMatching};
+use crate::bus;
+use crate::bus::Delivery;
+use crate::contract::commands::StudentMatchingInitiate;
+use crate::contract::enums::ValidationMethod;
+use crate::contract::events::{StudentAssociation, StudentAssociationsConfirmed};
+use crate::contract::{Envelope, EventName, Group, Headers, Message, SCHEMA_VERSION, Topic, services};
+use crate::domain::Millis;
+use crate::engine::Claim;
+use crate::engine::Engine;
+
+/// Starts the consumer of the commands. It ends with the engine.
+pub(super) fn start(engine: &Engine, options: &Options) -> Result<(), bus::Error> {
+    let mut commands = engine.bus().subscribe(Group::StudentMatching)?;
+    let (engine, who) = (engine.clone(), options.student_matching);
+    let (stop, handle) = (engine.stopping().clone(), engine.clone());
+    handle.spawn(async move {
+        let consume = async {
+            while let Some(delivery) = commands.next().await {
+                handle_command(&engine, delivery, who).await;
+            }
+        };
+        stop.run_until_cancelled(consume).await;
+    });
+    Ok(())
+}
+
+async fn handle_command(engine: &Engine, delivery: Delivery, who: StudentMatching) {
+    match engine.claim(&delivery).await {
+        Ok(Claim::Granted) => {}
+        Ok(Claim::Duplicate) => return settle(engine, delivery, Vec::new()).await,
+        Ok(Claim::Busy { .. }) => return delivery.reject("somebody is handling it"),
+        Err(error) => return delivery.reject(&error.to_string()),
+    }
+    let answer = match who {
+        StudentMatching::Simulated => confirmed(delivery.message(), engine.clock().now()).map(|message| vec![message]),
+        // It was published, and whoever is outside has it from there.
+        StudentMatching::Events => Ok(Vec::new()),
+    };
+    match answer {
+        Ok(publish) => settle(engine, delivery, publish).await,
+        Err(error) => {
+            tracing::warn!(key = %delivery.message().key, %error, "a command was refused");
+            engine.refuse(delivery, &error.to_string()).await;
+        }
+    }
+}
+
+async fn settle(engine: &Engine, delivery: Delivery, publish: Vec<Message>) {
+    if let Err(error) = engine.finish(delivery, publish, Vec::new()).await {
+        tracing::warn!(%error, "a confirmation was not committed; its command comes again");
+    }
+}
+
+/// What those who know the class would say, had a person confirmed nothing. Its id is made of the command's.
+fn confirmed(command: &Message, now: Millis) -> serde_json::Result<Message> {
+    let command: Envelope<StudentMatchingInitiate> = serde_json::from_slice(&command.body)?;
+    let batch_id = command.data.base.entity_id.unwrap_or_default();
+    let student_of = |essay_id: &str| Uuid::new_v5(&Uuid::nil(), format!("student/{essay_id}").as_bytes()).to_string();
+    let associations: Vec<_> = command
+        .data
+        .base
+        .essays_to_process
+        .iter()
+        .map(|essay| StudentAssociation {
+            essay_id: essay.essay_id.clone(),
+            student_id: Some(student_of(&essay.essay_id)),
+            confidence_score: 1.0,
+            validation_method: ValidationMethod::Auto,
+            validated_by: None,
+            validated_at: Some(now.to_timestamp()),
+        })
+        .collect();
+    let count = i64::try_from(associations.len()).unwrap_or(i64::MAX);
+    let topic = Topic::StudentAssociationsConfirmed;
+    let event_id = Uuid::new_v5(&command.event_id.unwrap_or(Uuid::nil()), b"confirmed");
+    let correlation_id = command.correlation_id.unwrap_or(event_id);
+    let envelope = Envelope {
+        event_id: Some(event_id),
+        event_type: topic.as_str().to_owned(),
+        event_timestamp: Some(now.to_timestamp()),
+        source_service: services::CLASSES.to_owned(),
+        schema_version: SCHEMA_VERSION,
+        correlation_id: Some(correlation_id),
+        data_schema_uri: None,
+        data: StudentAssociationsConfirmed {
+            event_name: EventName::StudentAssociationsConfirmed,
+            entity_id: Some(batch_id.clone()),
+            entity_type: Some("batch".to_owned()),
+            parent_id: None,
+            timestamp: Some(now.to_timestamp()),
+            batch_id: batch_id.clone(),
+            class_id: command.data.class_id,
+            course_code: command.data.course_code,
+            associations,
+            timeout_triggered: false,
+            validation_summary: [(ValidationMethod::Auto.as_str().to_owned(), count)].into(),
+        },
+        metadata: None::<serde_json::Map<String, Value>>,
+    };
+    Message::new(topic, batch_id, Headers { event_id, trace_id: correlation_id }, &envelope)
+}
