@@ -26,7 +26,7 @@ fn what_waits_or_runs_is_cancelled_and_what_is_complete_stays() {
         assert_eq!(world.record(Spellcheck), &spellcheck);
         assert_eq!((world.status(Nlp), world.status(AiFeedback)), (Status::Cancelled, Status::Cancelled));
         assert_eq!(world.batch().status, BatchStatus::Cancelled);
-        assert_eq!(topics(&effects), [Topic::BatchPipelineCompleted]);
+        assert_eq!(topics(&effects), [Topic::BatchPipelineCompleted, Topic::TeacherNotificationRequested]);
         let completed = only_completion(&effects);
         assert_eq!(completed.final_status, BatchStatus::Cancelled);
         assert_eq!(completed.completed_phases, ["spellcheck"]);

@@ -217,7 +217,7 @@ fn what_depends_on_a_failed_phase_is_skipped_and_the_completion_announced() {
         assert_eq!(world.record(dependent).attempts, 0);
     }
     assert_eq!(world.record(Nlp).state, PhaseState::SkippedDependency { because: Spellcheck });
-    assert_eq!(topics(&effects), [Topic::BatchPipelineCompleted]);
+    assert_eq!(topics(&effects), [Topic::BatchPipelineCompleted, Topic::TeacherNotificationRequested]);
     let completed = only_completion(&effects);
     assert_eq!(completed.final_status, BatchStatus::CompletedWithFailures);
     assert_eq!(completed.completed_phases, Vec::<String>::new());

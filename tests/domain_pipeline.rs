@@ -29,6 +29,7 @@ fn skips(effects: &[Effect]) -> Vec<String> {
         Data::Registered(_)
         | Data::ContentProvisioned(_)
         | Data::PipelineCompleted(_)
+        | Data::Notification(_)
         | Data::Spellcheck(_)
         | Data::CjAssessment(_)
         | Data::Nlp(_)
@@ -119,7 +120,12 @@ fn a_pipeline_of_which_all_is_complete_announces_its_completion_at_once() {
     let mut world = World::completed(2, Nlp);
     let correlation_id = world.correlation_id();
     let effects = world.apply(request(Nlp));
-    let expected = [Topic::BatchPhaseSkipped, Topic::BatchPhaseSkipped, Topic::BatchPipelineCompleted];
+    let expected = [
+        Topic::BatchPhaseSkipped,
+        Topic::BatchPhaseSkipped,
+        Topic::BatchPipelineCompleted,
+        Topic::TeacherNotificationRequested,
+    ];
     assert_eq!(topics(&effects), expected);
     assert_eq!(effects.len(), expected.len(), "nothing is dispatched, no timer armed");
     for outgoing in published(&effects) {

@@ -151,6 +151,7 @@ impl Life<'_> {
                 Data::PhaseSkipped(skipped) => told.left_out.push(skipped.phase_name.parse().expect("a phase")),
                 Data::ContentProvisioned(_)
                 | Data::PipelineCompleted(_)
+                | Data::Notification(_)
                 | Data::Spellcheck(_)
                 | Data::CjAssessment(_)
                 | Data::Nlp(_)

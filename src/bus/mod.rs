@@ -3,22 +3,25 @@
 //! Owns what is on its way to a consumer, and nothing that has to survive: every message lies in the store's outbox
 //! until its group has consumed it, and whoever feeds the bus reads it from there again after a restart. So a full
 //! channel makes the feeder wait, and no message is dropped. What the engine asks of it is small: deliver to a group,
-//! subscribe as a group, acknowledge, watch.
+//! subscribe as a group, acknowledge, watch. Beside the groups there are the channels of users, which keep nothing.
 
+mod channels;
 mod delivery;
 mod redelivery;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use channels::{Listener, TooManyConnections};
 pub use delivery::Delivery;
 
 use crate::clock::Clock;
-use crate::contract::{Group, Message};
+use crate::contract::{Group, Message, Notice};
 use crate::domain::{BatchId, Phase};
+use channels::Channels;
 use delivery::Returned;
 
 /// How the bus behaves.
@@ -57,6 +60,7 @@ pub struct Bus {
     lanes: [Lane; Group::ALL.len()],
     watchers: broadcast::Sender<Message>,
     recalls: broadcast::Sender<Recall>,
+    channels: Arc<Channels>,
 }
 
 /// An attempt that nobody waits for any more. Whoever works on it may stop; what comes of it all the same is too late.
@@ -106,6 +110,7 @@ impl Bus {
             lanes: Group::ALL.map(lane),
             watchers: broadcast::Sender::new(WATCH_CAPACITY),
             recalls: broadcast::Sender::new(WATCH_CAPACITY),
+            channels: Arc::default(),
         }
     }
 
@@ -158,6 +163,19 @@ impl Bus {
     #[must_use]
     pub fn recalls(&self) -> broadcast::Receiver<Recall> {
         self.recalls.subscribe()
+    }
+
+    /// Hears what `user` is told from now on.
+    ///
+    /// # Errors
+    /// [`TooManyConnections`].
+    pub fn listen(&self, user: &str) -> Result<Listener, TooManyConnections> {
+        self.channels.listen(user)
+    }
+
+    /// Tells each of these users what is for them, where they have a connection. It never waits.
+    pub fn tell<U: AsRef<str>>(&self, notices: Vec<(U, Notice)>) {
+        self.channels.tell(notices);
     }
 
     /// Watches every message that is published from now on. A watcher that falls behind misses some, and is told.

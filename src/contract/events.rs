@@ -377,9 +377,10 @@ pub struct PipelineDenied {
     pub denied_at: Option<Timestamp>,
 }
 
-/// `TeacherNotificationRequestedV1`: one line for one user.
+/// `TeacherNotificationRequestedV1`: one line for one user. Its payload is open in form; those that are written here are
+/// [`Payload`](super::notifications::Payload).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TeacherNotificationRequested {
+pub struct TeacherNotificationRequested<P = Map<String, Value>> {
     /// Whom it is for.
     pub teacher_id: String,
     /// What it says (contract, Notifications).
@@ -389,7 +390,7 @@ pub struct TeacherNotificationRequested {
     /// How urgent it is.
     pub priority: NotificationPriority,
     /// The details.
-    pub payload: Map<String, Value>,
+    pub payload: P,
     /// Whether the user has to do something.
     #[serde(default)]
     pub action_required: bool,

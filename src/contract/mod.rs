@@ -12,6 +12,7 @@ pub mod events;
 pub mod idempotency;
 mod message;
 mod names;
+pub mod notifications;
 mod pipeline_state;
 pub mod requests;
 mod shared;
@@ -24,6 +25,7 @@ pub use enums::{
 pub use envelope::{Envelope, SCHEMA_VERSION, is_traceparent, metadata};
 pub use message::{Group, Headers, Message};
 pub use names::{ErrorCode, EventName};
+pub use notifications::Notice;
 pub use pipeline_state::{EssayProcessingCounts, PipelineStateDetail, ProcessingPipelineState};
 pub use shared::{EssayRef, StorageReferences, SystemMetadata};
 pub use text::{Text, TextError};

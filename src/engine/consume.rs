@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::request::{Claim, Request, Settlement};
-use super::{Engine, Error, content_id};
+use super::{Engine, Error, content_id, notices};
 use crate::bus::Delivery;
 use crate::contract::Message;
 use crate::contract::idempotency::Key;
@@ -17,9 +17,10 @@ impl Engine {
     /// [`Error::Unavailable`].
     pub async fn publish(&self, message: Message) -> Result<(), Error> {
         let key = message.key.clone();
+        let notices = notices::foreign(&message).into_iter().collect();
         let mut commit = Commit::new();
         commit.publish(message)?;
-        self.settle(key.as_bytes(), Settlement::of(commit)).await
+        self.settle(key.as_bytes(), Settlement { notices, ..Settlement::of(commit) }).await
     }
 
     /// Takes a delivered message for handling outside of a step: the key of a message that is being handled, or was,
@@ -51,6 +52,7 @@ impl Engine {
     pub async fn finish(&self, delivery: Delivery, publish: Vec<Message>, contents: Vec<String>) -> Result<(), Error> {
         let key = Key::of(delivery.group().service(), delivery.message());
         let mut commit = Commit::new();
+        let notices = publish.iter().filter_map(notices::foreign).collect();
         publish.into_iter().try_for_each(|message| commit.publish(message))?;
         let batch = delivery.message().key.parse();
         for text in &contents {
@@ -62,7 +64,7 @@ impl Engine {
         }
         let identity = key.hash;
         let consumed = Some((delivery.group(), delivery.sequence(), key));
-        self.settle(&identity, Settlement { consumed, ..Settlement::of(commit) }).await?;
+        self.settle(&identity, Settlement { consumed, notices, ..Settlement::of(commit) }).await?;
         crash::reach(Point::Acknowledge);
         delivery.acknowledge();
         Ok(())

@@ -16,6 +16,7 @@ mod job_runner;
 mod jobs;
 mod letters;
 mod listing;
+mod notices;
 mod once;
 mod orchestrator;
 mod partition;
@@ -35,6 +36,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use crate::bus::{Listener, TooManyConnections};
 pub use crate::store::StoredAnswer as Answer;
 pub use counters::Counters;
 pub use error::Error;

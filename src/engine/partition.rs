@@ -12,6 +12,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::letters::{LetterAnswer, LetterRequest, Refusal};
+use super::notices::{self, Whom};
 use super::once::{KEPT_MS, Once, RequestKey, Reservation};
 use super::request::{Cause, Claim, Kept, Question, Reader, Request, Settlement, StepReply, StepRequest};
 use super::rest::{self, Waiting};
@@ -19,8 +20,8 @@ use super::round::{Answer, Listeners, OnTheirWay, Round};
 use super::{Counters, Error, Submission, publish};
 use crate::bus::Recall;
 use crate::clock::Clock;
-use crate::contract::Group;
 use crate::contract::idempotency::{self, Key};
+use crate::contract::{Group, Notice};
 use crate::domain::{
     Batch, BatchId, Context, Effect, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Rejected, Rules, Step,
     step,
@@ -257,11 +258,15 @@ impl Partition {
         }
         // Built apart, so that a step whose effects cannot be encoded leaves nothing in the round.
         let mut commit = Commit::new();
-        let (mut due, mut recalls, mut attempts) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut due, mut recalls, mut attempts, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         commit.put_batch(old.as_deref(), &batch)?;
         for (number, effect) in effects.into_iter().enumerate() {
             match effect {
-                Effect::Publish(outgoing) => commit.publish(publish::message(&batch, number, *outgoing)?)?,
+                Effect::Publish(outgoing) => {
+                    let message = publish::message(&batch, number, *outgoing)?;
+                    told.extend(notices::notice(&message));
+                    commit.publish(message)?;
+                }
                 Effect::RecordAttempt { phase, attempt } => {
                     commit.record_attempt(id, phase, &attempt)?;
                     attempts.push((id, phase, attempt));
@@ -272,6 +277,7 @@ impl Partition {
                 }
                 Effect::DisarmTimer(timer) => commit.disarm_timer(id, timer),
                 Effect::Recall { phase, attempt } => recalls.push(Recall { batch: id, phase, attempt }),
+                Effect::TellOwner(concluded) => told.push(Notice::PhaseConcluded(concluded)),
             }
         }
         let batch = Arc::new(batch);
@@ -280,6 +286,7 @@ impl Partition {
         round.due.append(&mut due);
         round.recalls.append(&mut recalls);
         round.attempts.append(&mut attempts);
+        round.notices.extend(told.into_iter().map(|notice| (Whom::Owner(Arc::clone(&batch)), notice)));
         self.on_their_way.put(self.number, Arc::clone(&batch));
         round.records.push(batch);
         Ok(Ok(reply))
@@ -382,7 +389,7 @@ impl Partition {
     }
 
     fn settle(&mut self, round: &mut Round, settlement: Settlement) {
-        let Settlement { mut commit, consumed, refusal, kept, reply } = settlement;
+        let Settlement { mut commit, consumed, refusal, kept, notices, reply } = settlement;
         let complete = || {
             if let Some(Kept { key, answer, .. }) = &kept {
                 self.keep(&mut commit, *key, answer)?;
@@ -401,6 +408,7 @@ impl Partition {
         }
         round.reservations.extend(kept.map(|kept| kept.reservation));
         round.commit.append(commit);
+        round.notices.extend(notices);
         if let Some((group, sequence, key)) = consumed {
             self.claims.remove(&(group, key.clone()));
             self.consume(round, group, sequence, key);

@@ -8,10 +8,11 @@ use uuid::Uuid;
 use super::cache::TAIL;
 use super::durable::Durable;
 use super::letters::{LetterRequest, Refusal};
+use super::notices::Whom;
 use super::once::{RequestKey, Reservation};
 use super::{Error, Submission};
 use crate::contract::idempotency::Key;
-use crate::contract::{Group, Message};
+use crate::contract::{Group, Message, Notice};
 use crate::domain::{
     Attempt, Batch, BatchId, Context, Input, JobId, JobMember, LateOutcome, Millis, Phase, Rules, Timer, step,
 };
@@ -88,12 +89,14 @@ pub(super) struct Settlement {
     pub(super) refusal: Option<Refusal>,
     /// An answer to keep for repetitions of its request.
     pub(super) kept: Option<Kept>,
+    /// What it tells users.
+    pub(super) notices: Vec<(Whom, Notice)>,
     pub(super) reply: Option<oneshot::Sender<Result<(), Error>>>,
 }
 
 impl Settlement {
     pub(super) const fn of(commit: Commit) -> Self {
-        Self { commit, consumed: None, refusal: None, kept: None, reply: None }
+        Self { commit, consumed: None, refusal: None, kept: None, notices: Vec::new(), reply: None }
     }
 }
 

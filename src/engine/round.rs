@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use super::durable::Durable;
+use super::notices::Whom;
 use super::once::Reservation;
 use super::request::StepReply;
 use super::timers::Timers;
 use crate::bus::{Bus, Recall};
-use crate::contract::Group;
 use crate::contract::idempotency::Key;
+use crate::contract::{Group, Notice};
 use crate::crash::{self, Point};
 use crate::domain::{Attempt, Batch, BatchId, Millis, Phase};
 use crate::store::{self, Commit};
@@ -30,6 +31,8 @@ pub(super) struct Round {
     pub(super) completed: Vec<(Group, Key)>,
     pub(super) due: Vec<Millis>,
     pub(super) recalls: Vec<Recall>,
+    /// What users are told, in order.
+    pub(super) notices: Vec<(Whom, Notice)>,
     /// Keys of requests whose change is not durable yet.
     pub(super) reservations: Vec<Reservation>,
     pub(super) answers: Vec<Answer>,
@@ -53,7 +56,7 @@ pub(super) struct Listeners {
 impl Round {
     /// Says what the round came to. Runs on the committer's thread once that is known, so it does nothing that blocks.
     pub(super) fn conclude(self, number: u64, committed: Result<(), store::Error>, listeners: &Listeners) {
-        let Self { commit: _, records, attempts, completed: _, due, recalls, reservations, answers } = self;
+        let Self { commit: _, records, attempts, completed: _, due, recalls, notices, reservations, answers } = self;
         let Listeners { durable, timers, bus, failed } = listeners;
         crash::reach(Point::StepAnswer);
         let committed = committed.map_err(Error::from);
@@ -76,6 +79,8 @@ impl Round {
                     waiting.tell(record);
                 }
             }
+            // Once the state can be read that they are about.
+            bus.tell(notices);
             for due in due {
                 timers.wake_at(due);
             }

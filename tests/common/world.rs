@@ -277,6 +277,10 @@ impl World {
                 let last = self.ledger.get(phase).and_then(|attempts| attempts.last());
                 assert_eq!(last.map(|last| last.number), Some(*attempt), "only what has just ended is recalled");
             }
+            Effect::TellOwner(concluded) => {
+                let phase = Phase::from_name(concluded.phase).expect("a phase");
+                assert!(!self.record(phase).state.is_running(), "{phase} is told to have ended and runs");
+            }
         }
     }
 
@@ -386,7 +390,11 @@ pub fn published(effects: &[Effect]) -> Vec<&Outgoing> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Publish(outgoing) => Some(&**outgoing),
-            Effect::RecordAttempt { .. } | Effect::ArmTimer(_) | Effect::DisarmTimer(_) | Effect::Recall { .. } => None,
+            Effect::RecordAttempt { .. }
+            | Effect::ArmTimer(_)
+            | Effect::DisarmTimer(_)
+            | Effect::Recall { .. }
+            | Effect::TellOwner(_) => None,
         })
         .collect()
 }
@@ -420,7 +428,8 @@ fn command(outgoing: &Outgoing) -> Option<Command> {
         | Data::PipelineCompleted(_)
         | Data::StudentMatching(_)
         | Data::AssociationsConfirmed(_)
-        | Data::EssaysReady(_) => return None,
+        | Data::EssaysReady(_)
+        | Data::Notification(_) => return None,
     };
     let data = serde_json::to_value(&outgoing.data).expect("a command is JSON");
     let members = |name: &str| -> Vec<String> {
@@ -446,6 +455,7 @@ pub fn completions(effects: &[Effect]) -> Vec<&BatchPipelineCompleted> {
             Data::Registered(_)
             | Data::ContentProvisioned(_)
             | Data::PhaseSkipped(_)
+            | Data::Notification(_)
             | Data::Spellcheck(_)
             | Data::CjAssessment(_)
             | Data::Nlp(_)
@@ -473,6 +483,7 @@ pub fn provisionings(effects: &[Effect]) -> Vec<&BatchContentProvisioningComplet
             Data::Registered(_)
             | Data::PhaseSkipped(_)
             | Data::PipelineCompleted(_)
+            | Data::Notification(_)
             | Data::Spellcheck(_)
             | Data::CjAssessment(_)
             | Data::Nlp(_)
@@ -491,7 +502,7 @@ pub fn timers(effects: &[Effect]) -> (Vec<Timer>, Vec<Timer>) {
         match effect {
             Effect::ArmTimer(timer) => armed.push(*timer),
             Effect::DisarmTimer(timer) => disarmed.push(*timer),
-            Effect::Publish(_) | Effect::RecordAttempt { .. } | Effect::Recall { .. } => {}
+            Effect::Publish(_) | Effect::RecordAttempt { .. } | Effect::Recall { .. } | Effect::TellOwner(_) => {}
         }
     }
     (armed, disarmed)
@@ -503,7 +514,11 @@ pub fn recorded(effects: &[Effect]) -> Vec<(Phase, u32)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::RecordAttempt { phase, attempt } => Some((*phase, attempt.number)),
-            Effect::Publish(_) | Effect::ArmTimer(_) | Effect::DisarmTimer(_) | Effect::Recall { .. } => None,
+            Effect::Publish(_)
+            | Effect::ArmTimer(_)
+            | Effect::DisarmTimer(_)
+            | Effect::Recall { .. }
+            | Effect::TellOwner(_) => None,
         })
         .collect()
 }

@@ -11,8 +11,9 @@ use crate::contract::commands::{
 use crate::contract::enums::ValidationMethod;
 use crate::contract::events::{
     BatchContentProvisioningCompleted, BatchEssaysReady, BatchEssaysRegistered, BatchPipelineCompleted, PhaseSkipped,
-    StudentAssociation, StudentAssociationsConfirmed,
+    StudentAssociation, StudentAssociationsConfirmed, TeacherNotificationRequested,
 };
+use crate::contract::notifications::Payload;
 use crate::contract::{EssayRef, EventName, SystemMetadata, Text, Topic, metadata, services};
 use crate::domain::attempt::Attempt;
 use crate::domain::batch::Run;
@@ -42,6 +43,8 @@ pub enum Data {
     PhaseSkipped(PhaseSkipped),
     /// No phase is left to run.
     PipelineCompleted(BatchPipelineCompleted),
+    /// One line for the owner.
+    Notification(TeacherNotificationRequested<Payload>),
     /// Run the spellcheck.
     Spellcheck(SpellcheckInitiate),
     /// Run the comparative judgement.
@@ -67,6 +70,7 @@ impl Data {
             Self::ContentProvisioned(_) => Topic::BatchContentProvisioningCompleted,
             Self::PhaseSkipped(_) => Topic::BatchPhaseSkipped,
             Self::PipelineCompleted(_) => Topic::BatchPipelineCompleted,
+            Self::Notification(_) => Topic::TeacherNotificationRequested,
             Self::Spellcheck(_) => Topic::BatchSpellcheckInitiateCommand,
             Self::CjAssessment(_) => Topic::BatchCjAssessmentInitiateCommand,
             Self::Nlp(_) => Topic::BatchNlpInitiateCommandV2,
@@ -85,7 +89,7 @@ impl Data {
             Self::ContentProvisioned(_) | Self::EssaysReady(_) => services::LIFECYCLE,
             Self::AssociationsConfirmed(_) => services::CLASSES,
             Self::PhaseSkipped(_) => services::CONDUCTOR,
-            Self::PipelineCompleted(_) => services::ORCHESTRATOR,
+            Self::PipelineCompleted(_) | Self::Notification(_) => services::ORCHESTRATOR,
             Self::Spellcheck(_)
             | Self::CjAssessment(_)
             | Self::Nlp(_)
@@ -150,6 +154,7 @@ impl Draft<'_> {
             metadata: self.system_metadata(EventName::BatchPipelineCompleted),
         });
         self.publish(data, run.correlation_id);
+        self.notify_completion(run, counts);
     }
 
     fn command_base(&self, event_name: EventName, essays_to_process: Vec<EssayRef>) -> CommandBase {

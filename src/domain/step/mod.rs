@@ -5,6 +5,7 @@
 
 mod announce;
 mod cancel;
+mod notify;
 mod outcome;
 mod progress;
 mod readiness;
@@ -27,6 +28,7 @@ use super::errors::{PhaseError, RetryPolicy};
 use super::phase::{Phase, PhaseRecord, PhaseState};
 use super::rejection::Rejected;
 use super::time::Millis;
+use crate::contract::notifications::PhaseConcluded;
 use crate::contract::requests::PromptPayload;
 use crate::contract::{BatchStatus, EssayRef, StorageReferences};
 
@@ -220,6 +222,8 @@ pub enum Effect {
         /// Its number.
         attempt: u32,
     },
+    /// Tell the owner, where they have a connection, that a phase has ended. Nothing is kept of it.
+    TellOwner(PhaseConcluded),
 }
 
 /// Something that is due at a time.
@@ -341,6 +345,7 @@ impl<'a> Draft<'a> {
     }
 
     fn set_state(&mut self, phase: Phase, state: PhaseState) {
+        self.tell_conclusion(phase, &state);
         let essays = self.batch.essays.len();
         self.batch.phases[phase.index()].get_or_insert_with(|| PhaseRecord::untried(essays)).state = state;
         self.changed = true;

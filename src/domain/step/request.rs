@@ -41,6 +41,7 @@ impl Draft<'_> {
         for &phase in &queue {
             self.set_state(phase, PhaseState::PendingDependencies { scope: Scope::Whole, before: None });
         }
+        self.notify_start(last, &queue);
         self.start_run(by, queue);
         self.advance();
         Ok(())
