@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::Rules;
 use crate::engine::{self, Engine};
-pub use crate::http::Limits;
 use crate::http::{self, Gateway};
+pub use crate::http::{Limits, Tokens};
 use crate::store;
 pub use crate::store::{Checked, Restored};
 use crate::worker;
@@ -49,6 +49,8 @@ pub struct Options {
     pub workers: worker::Options,
     /// How many connections there may be, and how long each may take for what.
     pub limits: Limits,
+    /// What the tokens of those who listen for notifications have to be; none where a user's name is believed.
+    pub tokens: Option<Tokens>,
 }
 
 impl Options {
@@ -64,6 +66,7 @@ impl Options {
             retain_ms: None,
             workers: worker::Options::default(),
             limits: Limits::default(),
+            tokens: None,
         }
     }
 }
@@ -89,6 +92,7 @@ impl App {
         let address = listener.local_addr().context("the listener has no address")?;
         let drain = CancellationToken::new();
         let gateway = Gateway::new(options.pipeline_limit, &options.limits, drain.clone());
+        let gateway = gateway.with_tokens(options.tokens);
         let (router, refusals) = (http::router(gateway.clone()), http::refusals(gateway.clone()));
         let server = tokio::spawn(http::serve(listener, router, refusals, options.limits, drain.clone()));
         // Where the rest does not start, nobody is going to be served.

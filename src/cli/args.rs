@@ -82,6 +82,10 @@ pub struct ServeArguments {
     /// After which time a regular batch goes on without a confirmation of its students: days or hours, as 1d or 12h.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_retention)]
     pub(super) student_validation: u64,
+    /// File with the secret that the tokens of those who listen for notifications are signed with (HS256). Without it a
+    /// listener is whom it says it is.
+    #[arg(long, value_name = "FILE")]
+    pub(super) jwt_secret_file: Option<PathBuf>,
     /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
     #[arg(long, value_name = "PHASE=SECONDS", value_parser = parse_deadline)]
     pub(super) deadline: Vec<(Phases, u64)>,

@@ -1,13 +1,14 @@
 //! `rephase serve`.
 
 use std::io::{Read as _, Write as _};
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
 
 use super::args::ServeArguments;
 use super::signals::Signals;
-use crate::app::{App, DataDirectory, Options};
+use crate::app::{App, DataDirectory, Options, Tokens};
 use crate::clock::Clock;
 use crate::domain::Rules;
 use crate::worker::{self, Faults};
@@ -17,6 +18,28 @@ const PIPELINE_LIMIT: u32 = 20;
 
 /// The largest file of faults, in bytes.
 const MAX_FAULTS_BYTES: u64 = 1_024 * 1_024;
+
+/// The largest secret, in bytes.
+const MAX_SECRET_BYTES: u64 = 4 * 1_024;
+
+/// From how many bytes on a secret is as good as its signatures (RFC 7518, section 3.2).
+const GOOD_SECRET_BYTES: usize = 32;
+
+/// What tokens have to be that are signed with the secret in the file at `path`, white space around it left out.
+fn read_tokens(path: &Path) -> anyhow::Result<Tokens> {
+    let unreadable = || format!("the secret in {} cannot be used", path.display());
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).with_context(unreadable)?;
+    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).with_context(unreadable)?;
+    let is_too_large = u64::try_from(bytes.len()).is_ok_and(|size| size > MAX_SECRET_BYTES);
+    anyhow::ensure!(!is_too_large, "{} is larger than a secret can be", path.display());
+    let secret = bytes.trim_ascii();
+    anyhow::ensure!(!secret.is_empty(), "{} is empty, and anybody could sign with that", path.display());
+    if secret.len() < GOOD_SECRET_BYTES {
+        tracing::warn!("the secret has less than {GOOD_SECRET_BYTES} bytes and can be guessed");
+    }
+    Ok(Tokens::new(secret))
+}
 
 pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let faults = match &arguments.faults {
@@ -31,6 +54,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
             Faults::parse(&json).with_context(unreadable)?
         }
     };
+    let tokens = arguments.jwt_secret_file.as_deref().map(read_tokens).transpose()?;
     let data =
         if arguments.ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(arguments.data_dir.clone()) };
     let (max_user_retries, retry_cooldown_ms) = (arguments.max_retries, arguments.retry_cooldown_ms);
@@ -59,6 +83,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         pipeline_limit,
         retain_ms: arguments.retain,
         workers,
+        tokens,
         ..Options::new(data)
     };
     let app = App::start(options, Clock::system()).await?;

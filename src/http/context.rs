@@ -72,7 +72,7 @@ impl<S: Sync> FromRequestParts<S> for Identity {
     }
 }
 
-fn user_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn user_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all(USER_ID).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

@@ -14,10 +14,13 @@ mod health;
 mod internal;
 mod limit;
 mod listing;
+mod notifications;
 mod phases;
 mod problem;
 mod retry_jobs;
 mod serve;
+mod socket;
+mod tokens;
 mod views;
 
 use std::sync::{Arc, OnceLock};
@@ -31,8 +34,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use body::Bodies;
 use limit::PipelineLimit;
+use notifications::Audience;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
+pub use tokens::Tokens;
 use views::Views;
 
 use crate::engine::Engine;
@@ -51,6 +56,7 @@ pub struct Gateway {
     pipelines: PipelineLimit,
     bodies: Bodies,
     views: Views,
+    audience: Audience,
     /// Is cancelled when nothing new is to be waited for.
     drain: CancellationToken,
 }
@@ -61,7 +67,15 @@ impl Gateway {
     #[must_use]
     pub fn new(pipelines_a_minute: u32, limits: &Limits, drain: CancellationToken) -> Self {
         let pipelines = PipelineLimit::new(pipelines_a_minute);
-        Self { engine: Arc::default(), pipelines, bodies: Bodies::new(limits), views: Views::new(), drain }
+        let (bodies, audience) = (Bodies::new(limits), Audience::new(limits));
+        Self { engine: Arc::default(), pipelines, bodies, views: Views::new(), audience, drain }
+    }
+
+    /// Whoever listens for notifications has to show a token.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Option<Tokens>) -> Self {
+        self.audience.tokens = tokens;
+        self
     }
 
     /// From now on requests are served.
@@ -91,6 +105,8 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/retry-jobs", post(retry_jobs::create).get(retry_jobs::list))
         .route("/v1/retry-jobs/{job_id}", get(retry_jobs::read).delete(retry_jobs::stop))
         .route("/v1/content/{storage_id}", get(content::read))
+        .route("/v1/notifications/stream", get(notifications::stream))
+        .route("/ws", get(notifications::socket))
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
         .route("/internal/v1/backup", get(backup::read))

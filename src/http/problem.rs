@@ -73,6 +73,19 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::AuthenticationError.as_str(), error)
     }
 
+    pub(super) fn bad_token(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::AuthenticationError.as_str(), error)
+    }
+
+    pub(super) fn no_listeners() -> Self {
+        Self::unavailable("as many connections listen for notifications as there can be; try again in a moment")
+    }
+
+    /// What people read.
+    pub(super) fn error(&self) -> &str {
+        &self.error
+    }
+
     pub(super) fn forbidden(error: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::AuthorizationError.as_str(), error)
     }

@@ -4,6 +4,7 @@
 //! by itself (to what is no HTTP, and to heads that are too large) has a status and no body: it offers no place to add
 //! one.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Request;
+use axum::http::{Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,9 @@ pub struct Limits {
     pub body: Duration,
     /// How long a client may leave what it is sent unread.
     pub unread: Duration,
+    /// How often a connection that listens for notifications is shown that the server is there, and asked whether the
+    /// client is.
+    pub ping: Duration,
     /// How much memory bodies may take that are being received or served, in bytes. Past that a request is answered 503.
     pub bodies: usize,
 }
@@ -52,6 +56,8 @@ impl Default for Limits {
             // The largest body in this time is 2 Mbit/s.
             body: Duration::from_mins(1),
             unread: Duration::from_secs(30),
+            // Half of what proxies let a connection be silent for.
+            ping: Duration::from_secs(15),
             // Sixteen of the largest bodies at once.
             bodies: 16 * super::MAX_ESSAYS_BODY_BYTES,
         }
@@ -60,7 +66,7 @@ impl Default for Limits {
 
 impl Limits {
     /// The connections that the process has file descriptors for, besides those that the store needs.
-    fn places(&self) -> usize {
+    pub(super) fn places(&self) -> usize {
         let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let descriptors = descriptors.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
         self.connections.min(descriptors.saturating_sub(OTHER_DESCRIPTORS)).max(1)
@@ -177,12 +183,14 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let asked = Arc::new(AtomicBool::new(false));
-    let service = Noted { service: TowerToHyperService::new(router), asked: Arc::clone(&asked) };
+    let (beyond, mut ended_beyond) = mpsc::channel(1);
+    let service =
+        Noted { service: TowerToHyperService::new(router), asked: Arc::clone(&asked), beyond: BeyondHttp(beyond) };
     let io = TokioIo::new(Patient { io, unread: manner.unread, waits: None, drain: drain.clone() });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(manner.head);
     http.max_buf_size(MAX_HEAD_BYTES).keep_alive(manner.is_kept);
-    let mut connection = std::pin::pin!(http.serve_connection(io, service));
+    let mut connection = Box::pin(http.serve_connection(io, service).with_upgrades());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = drain.cancelled() => {
@@ -202,23 +210,41 @@ where
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended before its time");
     }
+    // With it goes what can still make it a web socket; then one that is has it until it ends.
+    drop(connection);
+    let _ = ended_beyond.recv().await;
     // Only now is there room for another one.
     drop(place);
+}
+
+/// Held by what goes on with a connection beyond HTTP, which is waited for as long as it has this.
+#[derive(Debug, Clone)]
+pub(super) struct BeyondHttp(mpsc::Sender<Infallible>);
+
+impl BeyondHttp {
+    /// The server waits no longer.
+    pub(super) async fn cut(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// Notes that something was asked.
 struct Noted {
     service: TowerToHyperService<Router>,
     asked: Arc<AtomicBool>,
+    beyond: BeyondHttp,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Noted {
     type Response = axum::response::Response;
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
     type Future = TowerToHyperServiceFuture<Router, Request<Incoming>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         self.asked.store(true, Ordering::Relaxed);
+        if request.headers().contains_key(header::UPGRADE) {
+            request.extensions_mut().insert(self.beyond.clone());
+        }
         self.service.call(request)
     }
 }

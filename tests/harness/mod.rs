@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rephase::app::{self, App, DataDirectory, Limits, Options};
+use rephase::app::{self, App, DataDirectory, Limits, Options, Tokens};
 use rephase::clock::{Clock, ManualClock};
 use rephase::contract::{Headers, Message, Topic};
 use rephase::domain::{Millis, RetryPolicy, Rules};
@@ -180,6 +180,7 @@ pub struct Setup {
     pub pipeline_limit: u32,
     pub retain_ms: Option<u64>,
     pub limits: Limits,
+    pub tokens: Option<Tokens>,
 }
 
 /// The default rules, but nothing is tried again by itself.
@@ -199,6 +200,7 @@ impl Default for Setup {
             pipeline_limit: 0,
             retain_ms: None,
             limits: Limits::default(),
+            tokens: None,
         }
     }
 }
@@ -255,6 +257,7 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
             retain_ms: setup.retain_ms,
             workers,
             limits: setup.limits,
+            tokens: setup.tokens,
             ..Options::new(setup.data)
         },
         clock,
