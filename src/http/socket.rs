@@ -24,6 +24,9 @@ const MAX_UNANSWERED: u32 = 2;
 /// How long the end of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// The room that a close frame has for its reason, in bytes (RFC 6455, section 5.5).
+const MAX_REASON_BYTES: usize = 123;
+
 /// One connection too many of one user (contract, HTTP).
 const TOO_MANY: u16 = 4_000;
 
@@ -44,8 +47,10 @@ pub(super) struct Session {
 
 /// Why a socket ends.
 enum Ending {
-    /// The client left, or is not there any more.
+    /// The client took its leave.
     Left,
+    /// The client is not there any more.
+    Gone,
     /// For this reason, which the client is told.
     Closed(u16, String),
 }
@@ -129,14 +134,14 @@ async fn exchange(socket: &mut WebSocket, listener: &mut Listener, ping: Duratio
             },
             _ = pings.tick() => {
                 if unanswered >= MAX_UNANSWERED {
-                    return Ending::Left;
+                    return Ending::Gone;
                 }
                 unanswered += 1;
                 Message::Ping(Bytes::new())
             }
         };
         if socket.send(message).await.is_err() {
-            return Ending::Left;
+            return Ending::Gone;
         }
     }
 }
@@ -144,14 +149,16 @@ async fn exchange(socket: &mut WebSocket, listener: &mut Listener, ping: Duratio
 /// Ends as the protocol wants it: both sides say that they close. (A socket that is closed with unread bytes takes the
 /// reason with it.)
 async fn take_leave(socket: &mut WebSocket, ending: Ending) {
-    if let Ending::Closed(code, reason) = ending {
-        let mut reason = reason;
-        // A close frame has room for 123 bytes.
-        while reason.len() > 123 {
-            reason.pop();
-        }
-        if socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await.is_err() {
-            return;
+    match ending {
+        Ending::Left => {}
+        Ending::Gone => return,
+        Ending::Closed(code, mut reason) => {
+            while reason.len() > MAX_REASON_BYTES {
+                reason.pop();
+            }
+            if socket.send(Message::Close(Some(CloseFrame { code, reason: reason.into() }))).await.is_err() {
+                return;
+            }
         }
     }
     while let Some(Ok(_)) = socket.recv().await {}
