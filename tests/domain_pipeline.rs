@@ -231,8 +231,11 @@ fn a_command_goes_to_its_phase_with_the_owner_and_the_attempt() {
         (Nlp, Topic::BatchNlpInitiateCommandV2),
         (AiFeedback, Topic::BatchAiFeedbackInitiateCommand),
     ] {
-        assert_eq!(topics(&effects), [topic]);
-        assert_eq!(published(&effects)[0].data.source_service(), "batch-orchestrator-service");
+        // The owner is told once that it begins.
+        let told = &[Topic::TeacherNotificationRequested][..usize::from(phase == Spellcheck)];
+        assert_eq!(topics(&effects), [told, &[topic]].concat());
+        let command = published(&effects)[told.len()];
+        assert_eq!(command.data.source_service(), "batch-orchestrator-service");
         let command = only_command(&effects);
         assert_eq!(command.metadata, json!({ "user_id": OWNER, "org_id": "school-1", "attempt": 1 }));
         assert_eq!(command.correlation_id, world.batch().run.as_ref().expect("a run").correlation_id);

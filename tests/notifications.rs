@@ -232,6 +232,11 @@ async fn what_others_publish_is_heard_too() {
     assert_eq!(socket.event().await, expected);
     assert_eq!(stream.event().await, expected);
 
+    // One that is too large is nobody's.
+    sample["data"]["payload"]["message"] = "x".repeat(64 * 1_024).into();
+    publish_body(app, sample.to_string()).await;
+    sample["data"]["payload"]["message"] = Value::Null;
+
     // A name cannot forge lines of the stream.
     sample["data"]["notification_type"] = "a\r\nb\ndata: forged".into();
     publish_body(app, sample.to_string()).await;

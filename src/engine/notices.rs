@@ -24,9 +24,20 @@ impl AsRef<str> for Whom {
     }
 }
 
+/// The largest notification that a user is told, in bytes, its envelope included. It is one line; those from here have
+/// less than two kilobytes.
+const MAX_BYTES: usize = 64 * 1_024;
+
 /// What `message` tells a user, if it is a notification.
 pub(super) fn notice(message: &Message) -> Option<Notice> {
-    (message.topic == Topic::TeacherNotificationRequested).then(|| Notice::Requested(message.body.clone()))
+    if message.topic != Topic::TeacherNotificationRequested {
+        return None;
+    }
+    if message.body.len() > MAX_BYTES {
+        tracing::warn!(key = %message.key, bytes = message.body.len(), "a notification is too large to be told");
+        return None;
+    }
+    Some(Notice::Requested(message.body.clone()))
 }
 
 /// A message, as far as it says whom it is for.
