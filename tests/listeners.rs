@@ -316,7 +316,7 @@ async fn what_a_client_sends_is_ignored_and_bounded() {
     let Server { app, .. } = &Server::start(Setup { limits: limits(NEVER), ..Setup::default() }).await;
     let mut socket = Socket::of(app, OWNER).await;
     let frame = |kind: u8, size: u16| {
-        let mut frame = vec![0x80 | kind, 0x80 | 126];
+        let mut frame = vec![0x80 | kind, 0x80 | 0x7e];
         frame.extend(size.to_be_bytes());
         frame.extend([0; 4]);
         frame.resize(frame.len() + usize::from(size), b'x');

@@ -129,7 +129,7 @@ impl Stream {
         loop {
             if let Some((block, rest)) = self.text.split_once("\n\n") {
                 let block = block.to_owned();
-                self.text = rest.to_owned();
+                rest.clone_into(&mut self.text);
                 return Some(block);
             }
             let part = timeout(PATIENCE, self.response.chunk()).await.expect("something is sent");
