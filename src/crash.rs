@@ -39,6 +39,8 @@ pub enum Point {
     WorkerClaimed,
     /// A worker has a result, and has told nobody.
     WorkerResult,
+    /// A worker of somebody else's has a command for it alone, and has not been told.
+    LeaseGranted,
     /// A timer is due and was not told to its batch.
     TimerDue,
     /// The sweep knows what has expired.
@@ -49,7 +51,7 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CommitTaken,
         Self::CommitWritten,
         Self::CommitDurable,
@@ -65,6 +67,7 @@ impl Point {
         Self::Acknowledge,
         Self::WorkerClaimed,
         Self::WorkerResult,
+        Self::LeaseGranted,
         Self::TimerDue,
         Self::SweepBite,
         Self::JobTurn,

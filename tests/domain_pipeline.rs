@@ -36,7 +36,8 @@ fn skips(effects: &[Effect]) -> Vec<String> {
         | Data::AiFeedback(_)
         | Data::StudentMatching(_)
         | Data::AssociationsConfirmed(_)
-        | Data::EssaysReady(_) => None,
+        | Data::EssaysReady(_)
+        | Data::PhaseOutcome(_) => None,
     };
     published(effects).into_iter().filter_map(|outgoing| skipped(&outgoing.data)).collect()
 }

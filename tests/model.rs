@@ -73,6 +73,9 @@ impl Life<'_> {
             | Happening::Cancel { .. }
             | Happening::Started { .. }
             | Happening::Answered { .. }
+            | Happening::Leased { .. }
+            | Happening::Extended { .. }
+            | Happening::Returned { .. }
             | Happening::Again { .. }
             | Happening::Untimely { .. } => {}
         }
@@ -158,7 +161,8 @@ impl Life<'_> {
                 | Data::AiFeedback(_)
                 | Data::StudentMatching(_)
                 | Data::AssociationsConfirmed(_)
-                | Data::EssaysReady(_) => {}
+                | Data::EssaysReady(_)
+                | Data::PhaseOutcome(_) => {}
             }
         }
         Ok(told)
@@ -307,6 +311,9 @@ fn asker(input: &Input) -> Option<&str> {
         | Input::EssaysReady
         | Input::StudentValidationExpired
         | Input::PhaseStarted { .. }
+        | Input::PhaseLeased { .. }
+        | Input::LeaseExtended { .. }
+        | Input::LeaseReturned { .. }
         | Input::PhaseOutcome(_)
         | Input::DeadlineExpired { .. }
         | Input::RetryDue { .. } => None,
@@ -323,6 +330,9 @@ const fn kind_of(input: &Input) -> &'static str {
         Input::RetryPhase(_) => "RetryPhase",
         Input::Cancel { .. } => "Cancel",
         Input::PhaseStarted { .. } => "PhaseStarted",
+        Input::PhaseLeased { .. } => "PhaseLeased",
+        Input::LeaseExtended { .. } => "LeaseExtended",
+        Input::LeaseReturned { .. } => "LeaseReturned",
         Input::PhaseOutcome(_) => "PhaseOutcome",
         Input::DeadlineExpired { .. } => "DeadlineExpired",
         Input::RetryDue { .. } => "RetryDue",

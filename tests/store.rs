@@ -275,7 +275,7 @@ fn a_directory_that_is_not_fit_is_refused_and_left_as_it_is() {
         tree.flush().expect("flushed");
     };
     newer(4);
-    assert!(matches!(open(directory.path()), Err(store::Error::NewerFormat { found: 4, known: 3 })));
+    assert!(matches!(open(directory.path()), Err(store::Error::NewerFormat { found: 5, known: 4 })));
     newer(3);
     assert!(open(directory.path()).is_ok());
 

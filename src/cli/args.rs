@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::domain::{Phase, RetryPolicy};
-use crate::worker::StudentMatching;
+use crate::worker::{NoRunner, Runner, StudentMatching};
 
 /// Runs batches of essays through pipelines of phases, and re-runs a single failed phase when asked.
 #[derive(Debug, Parser)]
@@ -21,7 +21,7 @@ pub struct Arguments {
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve the HTTP API, with simulated workers for every phase.
+    /// Serve the HTTP API, with simulated workers for every phase that nobody else runs.
     Serve(ServeArguments),
     /// Write the state of a server, as it is at one moment, into a file.
     Backup(BackupArguments),
@@ -45,6 +45,11 @@ pub struct ServeArguments {
     /// Keep nothing: the state goes with the process.
     #[arg(long)]
     pub(super) ephemeral: bool,
+    /// Who runs a phase: simulated, in this process; remote, workers that lease its attempts over HTTP; events, somebody
+    /// who sees its commands on the event stream and answers with events. PHASE may be all. Later ones win. All are
+    /// simulated where this is not given.
+    #[arg(long, value_name = "PHASE=WHO", value_delimiter = ',', value_parser = parse_runner)]
+    pub(super) workers: Vec<(Phases, Runner)>,
     /// JSON list of faults for the simulated workers.
     #[arg(long, value_name = "FILE")]
     pub(super) faults: Option<PathBuf>,
@@ -173,6 +178,11 @@ fn parse_policy(text: &str) -> Result<(Phases, RetryPolicy), String> {
         return Err(format!("give ATTEMPTS[,BASE_MS[,FACTOR[,MAX_MS]]], no wait longer than {MAX_WAIT_MS} ms"));
     }
     Ok((phases, policy))
+}
+
+fn parse_runner(text: &str) -> Result<(Phases, Runner), String> {
+    let (phases, name) = parse_setting(text)?;
+    Ok((phases, name.parse().map_err(|error: NoRunner| error.to_string())?))
 }
 
 fn parse_deadline(text: &str) -> Result<(Phases, u64), String> {

@@ -71,8 +71,13 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
             rules.phase_deadline_ms[phase.index()] = deadline_ms;
         }
     }
-    let student_matching = arguments.student_matching;
-    let workers = worker::Options { latency_ms: arguments.latency_ms, seed: arguments.seed, faults, student_matching };
+    let (latency_ms, seed, student_matching) = (arguments.latency_ms, arguments.seed, arguments.student_matching);
+    let mut workers = worker::Options { latency_ms, seed, faults, student_matching, ..worker::Options::default() };
+    for (phases, runner) in arguments.workers {
+        for phase in phases {
+            workers.runners[phase.index()] = runner;
+        }
+    }
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
 

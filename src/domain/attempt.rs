@@ -81,8 +81,25 @@ pub struct Attempt {
     pub dispatched_at: Option<Millis>,
     /// When a worker took it.
     pub started_at: Option<Millis>,
+    /// Who took it, where that is a worker of somebody else's.
+    pub lease: Option<Arc<Lease>>,
     /// How it ended, once it has.
     pub end: Option<AttemptEnd>,
+}
+
+/// What a worker of somebody else's has an attempt by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// How the worker names itself.
+    pub worker_id: String,
+    /// What the worker shows to be the one; no two leases have the same.
+    pub token: Uuid,
+    /// How long after a sign of life it ends, in milliseconds.
+    pub lease_ms: u64,
+    /// When it ends whatever its worker says: the attempt's own deadline.
+    pub until: Millis,
+    /// How many essays the worker said are done.
+    pub essays_done: u32,
 }
 
 /// How an attempt ended.

@@ -146,7 +146,11 @@ impl PhaseRecord {
         match &self.state {
             PhaseState::PendingDependencies { .. } | PhaseState::SkippedDependency { .. } => {}
             PhaseState::Requested { attempt } => is(attempt.end.is_none(), "is to run an attempt that has ended"),
-            PhaseState::Dispatched { attempt, .. } | PhaseState::InProgress { attempt, .. } => {
+            PhaseState::Dispatched { attempt, deadline } | PhaseState::InProgress { attempt, deadline } => {
+                let is_begun = matches!(self.state, PhaseState::InProgress { .. });
+                let lease = attempt.lease.as_deref();
+                is(lease.is_none() || is_begun, "is leased before anybody began");
+                is(lease.is_none_or(|lease| *deadline <= lease.until), "is leased for longer than it may run");
                 is(attempt.end.is_none(), "runs an attempt that has ended");
                 is(attempt.number == self.attempts, "runs another attempt than the last");
                 is(attempt.dispatched_at.is_some(), "runs an attempt that was never sent");
@@ -182,6 +186,7 @@ fn audit_attempt(phase: Phase, before: Option<&Attempt>, attempt: &Attempt, foun
             is(end.is_some_and(|end| end.failed > 0 && end.error.is_some()), "follows one that did not fail");
         }
     }
+    is(attempt.lease.is_none() || attempt.started_at.is_some(), "was leased and never began");
     is(before.is_none_or(|before| before.correlation_id != attempt.correlation_id), "has the id of the one before");
     let Some(end) = &attempt.end else { return };
     let fits = match end.outcome {

@@ -18,7 +18,7 @@ pub mod step;
 mod time;
 pub mod view;
 
-pub use attempt::{Attempt, AttemptEnd, AttemptOutcome, Origin, Scope, Trigger};
+pub use attempt::{Attempt, AttemptEnd, AttemptOutcome, Lease, Origin, Scope, Trigger};
 pub use batch::{Batch, BatchDetails, BatchId, Class, Essay, EssayContent, Run, Slot};
 pub use dead_letter::{DeadLetter, Decision, LetterChange, LetterEvent, LetterId, LetterState};
 pub use errors::{Category, MAX_ERROR_MESSAGE_CHARS, PhaseError, RetryPolicy};

@@ -311,6 +311,8 @@ impl PhaseState {
     pub fn stuck_since(&self, now: Millis) -> Option<Millis> {
         let (attempt, deadline) = self.in_flight()?;
         let began = attempt.started_at.or(attempt.dispatched_at)?;
+        // A lease is short and goes on as long as its worker lives; what it is measured by is the end of the attempt.
+        let deadline = attempt.lease.as_ref().map_or(deadline, |lease| lease.until);
         let half = began.plus(deadline.since(began) / 2);
         (half <= now).then_some(half)
     }

@@ -166,6 +166,26 @@ pub enum Rejected {
         /// The phase.
         phase: Phase,
     },
+    /// A word of a worker whose lease is over.
+    #[error("this lease of {phase} is over: it ran out, its attempt has ended, or there is a newer one")]
+    LeaseOver {
+        /// The phase.
+        phase: Phase,
+    },
+    /// Work that is not what the task was.
+    #[error("essays: {essay_id} {reason}")]
+    NotTheTask {
+        /// The first such essay, shortened.
+        essay_id: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More essays than the task has.
+    #[error("progress: the task has {essays} essays")]
+    TooMuchDone {
+        /// How many it has.
+        essays: usize,
+    },
     /// A message that contradicts the batch.
     #[error("the message does not fit the batch: {reason}")]
     Inconsistent {
@@ -231,6 +251,8 @@ impl Rejected {
             | Self::PromptTooLarge { .. }
             | Self::WholeBatchOnly { .. }
             | Self::UnknownEssay { .. }
+            | Self::NotTheTask { .. }
+            | Self::TooMuchDone { .. }
             | Self::NoEssays => RejectionKind::Invalid,
             Self::AlreadyRegistered
             | Self::TooManyEssays { .. }
@@ -245,6 +267,7 @@ impl Rejected {
             | Self::EssayNotThrough { .. }
             | Self::NothingFailed { .. }
             | Self::StaleAttempt { .. }
+            | Self::LeaseOver { .. }
             | Self::Inconsistent { .. } => RejectionKind::Conflict,
         }
     }

@@ -47,7 +47,9 @@ fn phase_detail<E>(
 ) -> Result<PipelineStateDetail, E> {
     let essay_counts = record.counts();
     let attempt = record.state.attempt();
-    let settled = essay_counts.successful + essay_counts.failed;
+    let lease = record.state.in_flight().and_then(|(attempt, _)| attempt.lease.as_deref());
+    let done = lease.map_or(0, |lease| lease.essays_done.min(essay_counts.pending_dispatch_or_processing));
+    let settled = essay_counts.successful + essay_counts.failed + done;
     Ok(PipelineStateDetail {
         status: record.state.status(),
         essay_counts,
@@ -140,6 +142,10 @@ pub fn attempt_view<'a>(attempt: &Attempt, essay_id: impl Fn(u16) -> Option<&'a 
         "message": error.map(|error| error.message.as_str()),
         "note": end.and_then(|end| end.note.as_deref()),
     });
+    if let (Some(members), Some(lease)) = (view.as_object_mut(), &attempt.lease) {
+        members.insert("worker_id".to_owned(), lease.worker_id.as_str().into());
+        members.insert("lease_ms".to_owned(), lease.lease_ms.into());
+    }
     if let (Some(members), Some(essay_ids)) = (view.as_object_mut(), essay_ids)
         && !essay_ids.is_empty()
     {

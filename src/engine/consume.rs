@@ -70,6 +70,18 @@ impl Engine {
         Ok(())
     }
 
+    /// Stores a text: it is durable under the id that this answers, whether or not it was there before.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn store_content(&self, text: &str) -> Result<String, Error> {
+        let storage_id = content_id(text);
+        let mut commit = Commit::new();
+        commit.put_content(text);
+        self.settle(storage_id.as_bytes(), Settlement::of(commit)).await?;
+        Ok(storage_id)
+    }
+
     /// Commits what is no step of a batch, on the partition of `identity`.
     pub(super) async fn settle(&self, identity: &[u8], mut settlement: Settlement) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();

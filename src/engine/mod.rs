@@ -14,6 +14,7 @@ mod error;
 mod inbound;
 mod job_runner;
 mod jobs;
+mod leases;
 mod letters;
 mod listing;
 mod notices;
@@ -42,6 +43,7 @@ pub use counters::Counters;
 pub use error::Error;
 pub use inbound::{DEFAULT_RETRY_REASON, readable};
 pub use jobs::{JobPreview, JobProgress, JobRequest, MAX_JOB_BATCHES, MAX_PER_SECOND};
+pub use leases::{LeaseRequest, Leased, MAX_LEASES};
 pub use letters::{Decided, Decisions, LetterFilter, MAX_DECISIONS, MAX_DELIVERIES, Undecided};
 pub use listing::{Page, Place};
 pub use once::RequestKey;
@@ -55,6 +57,7 @@ use crate::domain::{Batch, BatchId, Millis, Rules};
 use crate::store::{self, Store};
 use durable::Durable;
 use job_runner::Jobs;
+use leases::Desk;
 use once::{InFlight, Once};
 use partition::Partition;
 use request::{Cause, Request, StepReply, StepRequest};
@@ -118,6 +121,7 @@ struct Shared {
     counters: Arc<Counters>,
     in_flight: InFlight,
     jobs: Jobs,
+    desk: Desk,
     rules: Rules,
     retain_ms: Option<u64>,
     /// One sweep at a time.
@@ -190,6 +194,7 @@ impl Engine {
             counters,
             in_flight: InFlight::default(),
             jobs: Jobs::default(),
+            desk: Desk::new(),
             rules: options.rules,
             retain_ms: options.retain_ms,
             sweeping: Semaphore::new(1),

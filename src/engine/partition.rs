@@ -231,9 +231,9 @@ impl Partition {
         let now = match cause {
             // Whoever sent it saw that it was due. The clock may have been set back since; the timer is used up now.
             Cause::Timer(timer) => self.clock.now().max(timer.due),
-            Cause::Request | Cause::Message { .. } | Cause::Job { .. } => self.clock.now(),
+            Cause::Request | Cause::Message { .. } | Cause::Command { .. } | Cause::Job { .. } => self.clock.now(),
         };
-        if let Cause::Message { group, key, .. } = cause
+        if let Cause::Message { group, key, .. } | Cause::Command { group, key, .. } = cause
             && self.is_completed(*group, key, now)?
         {
             return Ok(Ok(StepReply::Duplicate));
@@ -267,6 +267,7 @@ impl Partition {
                     told.extend(notices::notice(&message));
                     commit.publish(message)?;
                 }
+                Effect::Show(outgoing) => commit.show(publish::message(&batch, number, *outgoing)?),
                 Effect::RecordAttempt { phase, attempt } => {
                     commit.record_attempt(id, phase, &attempt)?;
                     attempts.push((id, phase, attempt));
@@ -335,6 +336,10 @@ impl Partition {
                 member.outcome = Some(MemberOutcome { at: self.clock.now(), what });
                 round.commit.put_member(job, place, &member)?;
             }
+            Cause::Command { group, sequence, .. } if matches!(answer, Ok(StepReply::Duplicate)) => {
+                round.commit.consume(group, sequence);
+            }
+            Cause::Command { group, sequence, key } => self.consume(round, group, sequence, key),
             Cause::Message { group, sequence, key, message, deliveries } => {
                 match answer {
                     Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_)) => {}

@@ -63,6 +63,9 @@ pub(super) enum Cause {
     Request,
     /// A message of the outbox, at its so-many-th delivery.
     Message { group: Group, sequence: Sequence, key: Key, message: Message, deliveries: u32 },
+    /// A command of the outbox that a worker of somebody else's gets. One that is out of date is used up, and no dead
+    /// letter: its attempt has ended in another way.
+    Command { group: Group, sequence: Sequence, key: Key },
     /// A timer that is due.
     Timer(Timer),
     /// The turn of a batch in a bulk retry.

@@ -23,7 +23,7 @@ use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Millis, Phase, Rejected};
 use crate::engine::{Reader, Submission, content_id};
 
 /// The largest text of one essay, in bytes: some 150,000 words.
-const MAX_TEXT_BYTES: usize = 1_024 * 1_024;
+pub(super) const MAX_TEXT_BYTES: usize = 1_024 * 1_024;
 
 /// A batch's id out of a path. What is no id is the id of no batch.
 pub(super) fn batch_id(text: &str) -> Result<BatchId, Problem> {

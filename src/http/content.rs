@@ -1,10 +1,36 @@
 //! Stored texts.
 
+use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
 
+use super::batches::MAX_TEXT_BYTES;
+use super::context::Body;
 use super::{Gateway, Problem};
+
+#[derive(Deserialize)]
+pub(super) struct StoreRequest {
+    text: String,
+}
+
+/// Keeps a text under its own hash, so that storing it again changes nothing.
+pub(super) async fn store(
+    State(gateway): State<Gateway>,
+    Body { value: StoreRequest { text }, named: _named }: Body<StoreRequest>,
+) -> Result<Response, Problem> {
+    if text.trim().is_empty() {
+        return Err(Problem::invalid("text is empty"));
+    }
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(Problem::invalid(format!("text has more than {MAX_TEXT_BYTES} bytes")));
+    }
+    let storage_id = gateway.engine()?.store_content(&text).await?;
+    let location = [(header::LOCATION, format!("/v1/content/{storage_id}"))];
+    Ok((StatusCode::CREATED, location, Json(json!({ "storage_id": storage_id }))).into_response())
+}
 
 pub(super) async fn read(State(gateway): State<Gateway>, Path(storage_id): Path<String>) -> Result<Response, Problem> {
     let text = gateway.engine()?.content(&storage_id).await?;

@@ -22,6 +22,7 @@ mod serve;
 mod socket;
 mod tokens;
 mod views;
+mod workers;
 
 use std::sync::{Arc, OnceLock};
 
@@ -104,9 +105,11 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/batches/{batch_id}/phases/{phase}/attempts", get(phases::attempts))
         .route("/v1/retry-jobs", post(retry_jobs::create).get(retry_jobs::list))
         .route("/v1/retry-jobs/{job_id}", get(retry_jobs::read).delete(retry_jobs::stop))
+        .route("/v1/content", post(content::store).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES)))
         .route("/v1/content/{storage_id}", get(content::read))
         .route("/v1/notifications/stream", get(notifications::stream))
         .route("/ws", get(notifications::socket))
+        .merge(worker_routes())
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
         .route("/internal/v1/backup", get(backup::read))
@@ -123,6 +126,15 @@ pub fn router(gateway: Gateway) -> Router {
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(context::correlate))
         .with_state(gateway)
+}
+
+fn worker_routes() -> Router<Gateway> {
+    let complete = post(workers::complete).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
+    Router::new()
+        .route("/v1/workers/lease", post(workers::lease))
+        .route("/v1/workers/tasks/{task_id}/heartbeat", post(workers::heartbeat))
+        .route("/v1/workers/tasks/{task_id}/complete", complete)
+        .route("/v1/workers/tasks/{task_id}/fail", post(workers::fail))
 }
 
 /// What connections past the limit get: health, and else that the server is full.

@@ -5,6 +5,7 @@
 //! | 1 | the first |
 //! | 2 | the listing of batches; which texts a batch refers to; since when it rests; from what a failed essay was tried |
 //! | 3 | the journal; idempotency keys with half of their hash |
+//! | 4 | leases of attempts; what there was is read as it is |
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use super::{Error, keys};
 use crate::domain::Millis;
 
 /// The format of a store made by this version.
-pub(super) const FORMAT_VERSION: u32 = 3;
+pub(super) const FORMAT_VERSION: u32 = 4;
 
 /// How many batches are migrated in one write.
 const BITE: usize = 256;
@@ -37,7 +38,9 @@ pub(super) fn prepare(
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
             }
-            shorten_every_key(tree)?;
+            if found <= 2 {
+                shorten_every_key(tree)?;
+            }
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });

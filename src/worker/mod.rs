@@ -1,9 +1,12 @@
-//! Who runs the phases: simulated workers, one for each phase; and who finds the students of a regular batch.
+//! Who runs the phases: for each of them a simulated worker, workers of somebody else's that lease its attempts, or
+//! somebody who hears of its commands by the events; and who finds the students of a regular batch.
 //!
-//! A worker consumes the initiate commands of its phase and answers with `ELSBatchPhaseOutcomeV1`. It owns its latency,
-//! its faults and what it makes of a text; it never touches a batch's record, and asks the engine for everything.
+//! A simulated worker consumes the initiate commands of its phase and answers with `ELSBatchPhaseOutcomeV1`. It owns its
+//! latency, its faults and what it makes of a text; it never touches a batch's record, and asks the engine for
+//! everything.
 
 pub mod faults;
+mod outside;
 mod simulated;
 mod spelling;
 mod students;
@@ -18,9 +21,41 @@ use crate::contract::Group;
 use crate::domain::Phase;
 use crate::engine::Engine;
 
-/// How simulated workers behave.
+/// Who runs a phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Runner {
+    /// A simulated worker, in this process.
+    #[default]
+    Simulated,
+    /// Workers of somebody else's, by lease.
+    Remote,
+    /// Somebody who sees the command on the event stream, and answers with an outcome as an event.
+    Events,
+}
+
+/// A name that is none of a [`Runner`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a phase is run by simulated, remote or events")]
+pub struct NoRunner;
+
+impl std::str::FromStr for Runner {
+    type Err = NoRunner;
+
+    fn from_str(name: &str) -> Result<Self, NoRunner> {
+        match name {
+            "simulated" => Ok(Self::Simulated),
+            "remote" => Ok(Self::Remote),
+            "events" => Ok(Self::Events),
+            _ => Err(NoRunner),
+        }
+    }
+}
+
+/// Who runs the phases, and how simulated workers behave.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Who runs each phase, by [`Phase::index`].
+    pub runners: [Runner; 4],
     /// How long a phase takes, in milliseconds; drawn anew for each attempt.
     pub latency_ms: RangeInclusive<u64>,
     /// What the draws begin with: the same seed and the same order of commands give the same latencies.
@@ -43,32 +78,54 @@ pub enum StudentMatching {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { latency_ms: 20..=80, seed: 0, faults: Faults::default(), student_matching: StudentMatching::default() }
+        Self {
+            runners: Default::default(),
+            latency_ms: 20..=80,
+            seed: 0,
+            faults: Faults::default(),
+            student_matching: StudentMatching::default(),
+        }
     }
 }
 
-/// The groups that run phases.
-const GROUPS: [(Group, Phase); 4] = [
-    (Group::Spellcheck, Phase::Spellcheck),
-    (Group::CjAssessment, Phase::CjAssessment),
-    (Group::Nlp, Phase::Nlp),
-    (Group::AiFeedback, Phase::AiFeedback),
-];
+/// The group that gets the commands of `phase`.
+const fn group_of(phase: Phase) -> Group {
+    match phase {
+        Phase::Spellcheck => Group::Spellcheck,
+        Phase::CjAssessment => Group::CjAssessment,
+        Phase::Nlp => Group::Nlp,
+        Phase::AiFeedback => Group::AiFeedback,
+    }
+}
 
-/// Starts a simulated worker for each phase. They end with the engine.
+/// Starts what each phase is run by. All of it ends with the engine.
 ///
 /// # Errors
 /// [`bus::Error::AlreadySubscribed`] where somebody runs one of the phases already.
 pub fn start(engine: &Engine, options: &Options) -> Result<(), bus::Error> {
     let options = Arc::new(options.clone());
     students::start(engine, &options)?;
-    for (group, phase) in GROUPS {
-        let subscription = engine.bus().subscribe(group)?;
-        let worker = simulated::Worker::new(engine.clone(), phase, Arc::clone(&options));
+    for phase in Phase::ALL {
+        let commands = engine.bus().subscribe(group_of(phase))?;
         let stop = engine.stopping().clone();
-        engine.spawn(async move {
-            stop.run_until_cancelled(worker.run(subscription)).await;
-        });
+        let handle = engine.clone();
+        match options.runners[phase.index()] {
+            Runner::Simulated => {
+                let worker = simulated::Worker::new(handle, phase, Arc::clone(&options));
+                engine.spawn(async move {
+                    stop.run_until_cancelled(worker.run(commands)).await;
+                });
+            }
+            Runner::Remote => {
+                engine.open_desk(phase);
+                engine.spawn(async move {
+                    stop.run_until_cancelled(outside::offer(handle, phase, commands)).await;
+                });
+            }
+            Runner::Events => engine.spawn(async move {
+                stop.run_until_cancelled(outside::leave_to_events(handle, commands)).await;
+            }),
+        }
     }
     Ok(())
 }

@@ -262,6 +262,7 @@ impl World {
     fn carry_out(&mut self, effect: &Effect) {
         match effect {
             Effect::Publish(outgoing) => self.published.push((**outgoing).clone()),
+            Effect::Show(outgoing) => assert!(matches!(outgoing.data, Data::PhaseOutcome(_)), "{outgoing:?}"),
             Effect::RecordAttempt { phase, attempt } => {
                 let attempts = self.ledger.entry(*phase).or_default();
                 attempts.push((**attempt).clone());
@@ -390,7 +391,8 @@ pub fn published(effects: &[Effect]) -> Vec<&Outgoing> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Publish(outgoing) => Some(&**outgoing),
-            Effect::RecordAttempt { .. }
+            Effect::Show(_)
+            | Effect::RecordAttempt { .. }
             | Effect::ArmTimer(_)
             | Effect::DisarmTimer(_)
             | Effect::Recall { .. }
@@ -429,7 +431,8 @@ fn command(outgoing: &Outgoing) -> Option<Command> {
         | Data::StudentMatching(_)
         | Data::AssociationsConfirmed(_)
         | Data::EssaysReady(_)
-        | Data::Notification(_) => return None,
+        | Data::Notification(_)
+        | Data::PhaseOutcome(_) => return None,
     };
     let data = serde_json::to_value(&outgoing.data).expect("a command is JSON");
     let members = |name: &str| -> Vec<String> {
@@ -462,7 +465,8 @@ pub fn completions(effects: &[Effect]) -> Vec<&BatchPipelineCompleted> {
             | Data::AiFeedback(_)
             | Data::StudentMatching(_)
             | Data::AssociationsConfirmed(_)
-            | Data::EssaysReady(_) => None,
+            | Data::EssaysReady(_)
+            | Data::PhaseOutcome(_) => None,
         })
         .collect()
 }
@@ -490,7 +494,8 @@ pub fn provisionings(effects: &[Effect]) -> Vec<&BatchContentProvisioningComplet
             | Data::AiFeedback(_)
             | Data::StudentMatching(_)
             | Data::AssociationsConfirmed(_)
-            | Data::EssaysReady(_) => None,
+            | Data::EssaysReady(_)
+            | Data::PhaseOutcome(_) => None,
         })
         .collect()
 }
@@ -502,7 +507,11 @@ pub fn timers(effects: &[Effect]) -> (Vec<Timer>, Vec<Timer>) {
         match effect {
             Effect::ArmTimer(timer) => armed.push(*timer),
             Effect::DisarmTimer(timer) => disarmed.push(*timer),
-            Effect::Publish(_) | Effect::RecordAttempt { .. } | Effect::Recall { .. } | Effect::TellOwner(_) => {}
+            Effect::Publish(_)
+            | Effect::Show(_)
+            | Effect::RecordAttempt { .. }
+            | Effect::Recall { .. }
+            | Effect::TellOwner(_) => {}
         }
     }
     (armed, disarmed)
@@ -515,6 +524,7 @@ pub fn recorded(effects: &[Effect]) -> Vec<(Phase, u32)> {
         .filter_map(|effect| match effect {
             Effect::RecordAttempt { phase, attempt } => Some((*phase, attempt.number)),
             Effect::Publish(_)
+            | Effect::Show(_)
             | Effect::ArmTimer(_)
             | Effect::DisarmTimer(_)
             | Effect::Recall { .. }

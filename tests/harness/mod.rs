@@ -10,7 +10,7 @@ use rephase::app::{self, App, DataDirectory, Limits, Options, Tokens};
 use rephase::clock::{Clock, ManualClock};
 use rephase::contract::{Headers, Message, Topic};
 use rephase::domain::{Millis, RetryPolicy, Rules};
-use rephase::worker::{self, Faults, StudentMatching};
+use rephase::worker::{self, Faults, Runner, StudentMatching};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -173,6 +173,7 @@ pub struct Setup {
     pub data: DataDirectory,
     /// Small, so that whatever runs a while is settled now and then.
     pub journal_bytes: u64,
+    pub runners: [Runner; 4],
     pub latency_ms: std::ops::RangeInclusive<u64>,
     pub faults: Value,
     pub student_matching: StudentMatching,
@@ -193,6 +194,7 @@ impl Default for Setup {
         Self {
             data: DataDirectory::Ephemeral,
             journal_bytes: 16 * 1_024,
+            runners: Default::default(),
             latency_ms: 0..=0,
             faults: json!([]),
             student_matching: StudentMatching::default(),
@@ -244,6 +246,7 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
         }
     }
     let workers = worker::Options {
+        runners: setup.runners,
         latency_ms: setup.latency_ms,
         seed: 0,
         faults: Faults::parse(&setup.faults.to_string()).expect("valid faults"),

@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rephase::contract::requests::PromptPayload;
 use rephase::contract::{BatchStatus, ErrorCode, EssayRef, StorageReferences, Text};
-use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest, Selection};
+use rephase::domain::step::{
+    Done, NewEssay, NewLease, PhaseOutcome, Registration, RetryRequest, ReturnedEssay, ReturnedText, ReturnedWork,
+    Selection,
+};
 use rephase::domain::{Batch, Category, Input, Phase, PhaseError, RetryPolicy, Rules, Slot, TimerKind};
 use serde_json::json;
 use uuid::Uuid;
@@ -94,6 +97,27 @@ pub enum Happening {
         answer: Answer,
         late: bool,
     },
+    /// A worker of somebody else's gets an attempt.
+    Leased {
+        back: usize,
+        ahead: u32,
+        seconds: u16,
+    },
+    /// It lives, and has done so many.
+    Extended {
+        back: usize,
+        wrong: bool,
+        done: Option<u32>,
+    },
+    /// It brings something: what came out, or failed in that way; of the whole where there is a category. With `odd` one
+    /// essay too few or too many.
+    Returned {
+        back: usize,
+        wrong: bool,
+        came_out: [bool; MOST_ESSAYS as usize],
+        failure: Option<Category>,
+        odd: bool,
+    },
     /// A message that came before comes again.
     Again {
         back: usize,
@@ -171,6 +195,8 @@ pub struct Order {
 pub struct Past {
     pub orders: Vec<Order>,
     pub inputs: Vec<Input>,
+    /// The leases that were asked for: phase, attempt, token.
+    leases: Vec<(Phase, u32, Uuid)>,
     /// How many outcomes there were, so that each brings texts of its own.
     outcomes: u32,
 }
@@ -221,6 +247,48 @@ impl Happening {
             Self::Answered { back, answer, .. } => {
                 past.outcomes += 1;
                 Some(answer.to(newest(&past.orders, *back)?, world.batch().essays.len(), past.outcomes))
+            }
+            Self::Leased { ahead: 0, .. } if !is_at_work(world) => None,
+            Self::Extended { wrong: false, .. } | Self::Returned { wrong: false, .. } if !is_leased(world) => None,
+            Self::Leased { back, ahead, seconds } => {
+                let order = newest(&past.orders, *back)?;
+                let (phase, attempt) = (order.phase, order.attempt + ahead);
+                let token = Uuid::from_u128(0x1ea5_0000 + u128::try_from(past.leases.len()).expect("a few"));
+                past.leases.push((phase, attempt, token));
+                let lease_ms = u64::from(*seconds) * 1_000;
+                let lease = NewLease { worker_id: "somebody".to_owned(), token, lease_ms };
+                Some(Input::PhaseLeased { phase, attempt, lease })
+            }
+            Self::Extended { back, wrong, done } => {
+                let (phase, attempt, token) = *newest(&past.leases, *back)?;
+                let token = if *wrong { Uuid::from_u128(1) } else { token };
+                Some(Input::LeaseExtended { phase, attempt, token, done: done.map(Done::Count) })
+            }
+            Self::Returned { back, wrong, came_out, failure, odd } => {
+                past.outcomes += 1;
+                let (phase, attempt, token) = *newest(&past.leases, *back)?;
+                let token = if *wrong { Uuid::from_u128(1) } else { token };
+                let error = |category| PhaseError::new(ErrorCode::ServiceUnavailable, category, "down");
+                let work = match failure {
+                    Some(category) => ReturnedWork::Failure { error: error(*category), retry_after_ms: Some(5_000) },
+                    None => {
+                        let in_flight = world.batch().phase_state(phase).and_then(|state| state.in_flight());
+                        let slots = in_flight.map_or_else(Vec::new, |(attempt, _)| attempt.slots.clone());
+                        let returned = |slot: Slot| {
+                            let text = format!("{phase}-of-{slot}-{}", past.outcomes);
+                            let text = ReturnedText { text_storage_id: Some(text), metrics: None };
+                            let came_out = came_out.get(usize::from(slot)).is_some_and(|came_out| *came_out);
+                            let result = if came_out { Ok(text) } else { Err(error(Category::Permanent)) };
+                            ReturnedEssay { essay_id: essay_id(slot), result }
+                        };
+                        let mut essays: Vec<_> = slots.into_iter().map(returned).collect();
+                        if *odd && essays.pop().is_none() {
+                            essays.push(returned(0));
+                        }
+                        ReturnedWork::Essays(essays)
+                    }
+                };
+                Some(Input::LeaseReturned { phase, attempt, token, work })
             }
             Self::Again { back } => newest(&past.inputs, *back).cloned(),
             Self::Due => world.armed.first().map(|timer| timer.input()),
@@ -306,6 +374,11 @@ fn is_at_work(world: &World) -> bool {
     world.armed.iter().any(|timer| timer.kind == TimerKind::Deadline)
 }
 
+fn is_leased(world: &World) -> bool {
+    let phases = world.batch.iter().flat_map(Batch::requested_phases);
+    phases.filter_map(|(_, record)| record.state.in_flight()).any(|(attempt, _)| attempt.lease.is_some())
+}
+
 fn newest<T>(all: &[T], back: usize) -> Option<&T> {
     all.iter().rev().nth(back)
 }
@@ -343,6 +416,12 @@ fn happening() -> impl Strategy<Value = Happening> {
     let late = || prop::bool::weighted(0.05);
     let phase = || select(Phase::ALL.to_vec());
     let slot = || 0..=MOST_ESSAYS;
+    let rarely = || prop::bool::weighted(0.05);
+    let failure = prop_oneof![
+        6 => Just(None),
+        1 => Just(Some(Category::Permanent)),
+        1 => Just(Some(Category::Transient)),
+    ];
     let back = || prop_oneof![14 => Just(0_usize), 1 => 1..6_usize];
     let prompt = prop_oneof![
         8 => Just(Prompt::None),
@@ -375,6 +454,13 @@ fn happening() -> impl Strategy<Value = Happening> {
         7 => (back(), prop_oneof![9 => Just(0_u32), 1 => Just(1_u32)], late())
             .prop_map(|(back, ahead, late)| Happening::Started { back, ahead, late }),
         34 => (back(), answer(), late()).prop_map(|(back, answer, late)| Happening::Answered { back, answer, late }),
+        12 => (back(), prop_oneof![9 => Just(0_u32), 1 => Just(1_u32)], 1..200_u16)
+            .prop_map(|(back, ahead, seconds)| Happening::Leased { back, ahead, seconds }),
+        16 => (back(), rarely(), prop::option::of(0..=u32::from(MOST_ESSAYS)))
+            .prop_map(|(back, wrong, done)| Happening::Extended { back, wrong, done }),
+        14 => (back(), rarely(), any::<[bool; MOST_ESSAYS as usize]>(), failure, rarely()).prop_map(
+            |(back, wrong, came_out, failure, odd)| Happening::Returned { back, wrong, came_out, failure, odd }
+        ),
         4 => (0..8_usize).prop_map(|back| Happening::Again { back }),
         10 => Just(Happening::Due),
         2 => (kind, phase(), 0..4_u32)

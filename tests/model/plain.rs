@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rephase::contract::requests::PromptPayload;
 use rephase::contract::{BatchStatus, EssayRef, PipelineExecutionStatus as Status};
-use rephase::domain::step::{NewEssay, PhaseOutcome, RetryRequest, Selection};
+use rephase::domain::step::{Done, NewEssay, NewLease, PhaseOutcome, RetryRequest, ReturnedWork, Selection};
 use rephase::domain::{AttemptOutcome, Category, Input, Phase, Rules, Slot, TimerKind};
 use uuid::Uuid;
 
@@ -57,11 +57,22 @@ pub struct PlainPhase {
     pub in_flight: Option<BTreeMap<Slot, Vec<u32>>>,
     /// Whether a worker said that it began since the program runs; what it said before is forgotten by a restart.
     pub began: bool,
+    /// What the worker has it by, where it is somebody else's.
+    pub lease: Option<PlainLease>,
     pub in_a_row: u32,
     pub downstream: bool,
     pub alarm: Option<Alarm>,
     pub user_retries: u32,
     pub retried_at: Option<u64>,
+}
+
+/// What a worker of somebody else's has an attempt by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlainLease {
+    pub token: Uuid,
+    pub lease_ms: u64,
+    /// When it ends whatever the worker says.
+    pub until: u64,
 }
 
 /// What others are told about a step.
@@ -176,6 +187,11 @@ impl Plain {
             Input::RetryPhase(request) => self.retry(request),
             Input::Cancel { by, .. } => self.cancel(by),
             Input::PhaseStarted { phase, attempt } => self.started(*phase, *attempt),
+            Input::PhaseLeased { phase, attempt, lease } => self.leased(*phase, *attempt, lease),
+            Input::LeaseExtended { phase, attempt, token, done } => {
+                self.extended(*phase, *attempt, *token, done.as_ref())
+            }
+            Input::LeaseReturned { phase, attempt, token, work } => self.returned(*phase, *attempt, *token, work),
             Input::PhaseOutcome(outcome) => self.outcome(outcome),
             Input::DeadlineExpired { phase, attempt } => self.expired(*phase, *attempt),
             Input::RetryDue { phase, attempt } => self.tried_again(*phase, *attempt),
@@ -340,7 +356,7 @@ impl Plain {
     }
 
     fn started(&mut self, phase: Phase, attempt: u32) -> Verdict {
-        if !self.is_in_flight(phase, attempt) {
+        if !self.is_in_flight(phase, attempt) || self.phase(phase).lease.is_some() {
             return Refused;
         }
         if self.phase(phase).began {
@@ -354,11 +370,91 @@ impl Plain {
         Changed
     }
 
+    fn leased(&mut self, phase: Phase, attempt: u32, new: &NewLease) -> Verdict {
+        if !self.is_in_flight(phase, attempt) || self.phase(phase).lease.is_some() || self.phase(phase).began {
+            return Refused;
+        }
+        let until = self.now + self.rules.phase_deadline_ms[phase.index()];
+        let record = self.phase(phase);
+        (record.began, record.status) = (true, Status::InProgress);
+        self.have(phase, PlainLease { token: new.token, lease_ms: new.lease_ms, until }, self.now);
+        Changed
+    }
+
+    /// The attempt in flight is had by this lease, which ends so long after `since` unless its worker says something.
+    fn have(&mut self, phase: Phase, lease: PlainLease, since: u64) {
+        let due = (since + lease.lease_ms).min(lease.until);
+        let record = self.phase(phase);
+        record.lease = Some(lease);
+        record.alarm = Some(Alarm { kind: TimerKind::Deadline, earliest: due, latest: due });
+    }
+
+    /// The lease, if it is this one and not over. One that ended while nobody heard its worker is had once more.
+    fn lease_of(&self, phase: Phase, attempt: u32, token: Uuid) -> Option<PlainLease> {
+        let record = self.phases.get(&phase).filter(|_| self.is_in_flight(phase, attempt))?;
+        let (lease, due) = (record.lease.filter(|lease| lease.token == token)?, record.alarm?.latest);
+        if due > self.up_since {
+            return Some(lease).filter(|_| self.now < due);
+        }
+        let until = self.up_since + self.rules.phase_deadline_ms[phase.index()];
+        let due = (self.up_since + lease.lease_ms).min(until);
+        Some(PlainLease { until, ..lease }).filter(|_| self.now < due)
+    }
+
+    fn extended(&mut self, phase: Phase, attempt: u32, token: Uuid, done: Option<&Done>) -> Verdict {
+        let Some(lease) = self.lease_of(phase, attempt, token) else { return Refused };
+        let has = self.phases[&phase].in_flight.as_ref().map_or(0, BTreeMap::len);
+        if matches!(done, Some(Done::Count(count)) if usize::try_from(*count).expect("a few") > has) {
+            return Refused;
+        }
+        self.have(phase, lease, self.now);
+        Changed
+    }
+
+    fn returned(&mut self, phase: Phase, attempt: u32, token: Uuid, work: &ReturnedWork) -> Verdict {
+        if self.lease_of(phase, attempt, token).is_none() {
+            return Refused;
+        }
+        let ran: BTreeSet<String> =
+            self.phases[&phase].in_flight.iter().flatten().map(|(slot, _)| essay_id(*slot)).collect();
+        let (mut processed, mut essay_errors) = (Vec::new(), BTreeMap::new());
+        let (error, retry_after_ms) = match work {
+            ReturnedWork::Failure { error, retry_after_ms } => (Some(error.clone()), *retry_after_ms),
+            ReturnedWork::Essays(essays) => {
+                let named: BTreeSet<String> = essays.iter().map(|essay| essay.essay_id.clone()).collect();
+                if named != ran || named.len() != essays.len() {
+                    return Refused;
+                }
+                for essay in essays {
+                    match &essay.result {
+                        Ok(text) => processed.push(EssayRef {
+                            essay_id: essay.essay_id.clone(),
+                            text_storage_id: text.text_storage_id.clone().expect("the tests name all"),
+                            spellcheck_metrics: None,
+                        }),
+                        Err(error) => drop(essay_errors.insert(essay.essay_id.clone(), error.clone())),
+                    }
+                }
+                (None, None)
+            }
+        };
+        let status =
+            if processed.is_empty() { BatchStatus::FailedCritically } else { BatchStatus::CompletedWithFailures };
+        let (attempt, correlation_id) = (Some(attempt), None);
+        let outcome =
+            PhaseOutcome { phase, status, processed, attempt, correlation_id, error, retry_after_ms, essay_errors };
+        self.outcome(&outcome)
+    }
+
     fn expired(&mut self, phase: Phase, attempt: u32) -> Verdict {
         let due = self.phases.get(&phase).and_then(|record| record.alarm).map(|alarm| alarm.latest);
         let Some(due) = due.filter(|due| self.is_in_flight(phase, attempt) && *due <= self.now) else { return Refused };
         if due <= self.up_since {
             let due = self.up_since + self.rules.phase_deadline_ms[phase.index()];
+            if let Some(lease) = self.phase(phase).lease {
+                self.have(phase, PlainLease { until: due, ..lease }, self.up_since);
+                return Changed;
+            }
             let record = self.phase(phase);
             record.status = Status::InProgress;
             record.alarm = Some(Alarm { kind: TimerKind::Deadline, earliest: due, latest: due });
@@ -497,7 +593,7 @@ impl Plain {
         let slots = self.next_slots(phase);
         let record = self.phase(phase);
         record.status = Status::DispatchInitiated;
-        record.began = false;
+        (record.began, record.lease) = (false, None);
         record.alarm = Some(Alarm { kind: TimerKind::Deadline, earliest: due, latest: due });
         record.in_flight = Some(slots.iter().map(|(slot, (_, from))| (*slot, from.clone())).collect());
         let attempt = record.attempts;
@@ -551,6 +647,7 @@ impl Plain {
             only: None,
             in_flight: None,
             began: false,
+            lease: None,
             in_a_row: 0,
             downstream: false,
             alarm: None,

@@ -127,9 +127,10 @@ impl Stream {
     /// The next block of lines; none at the end of the stream.
     pub async fn block(&mut self) -> Option<String> {
         loop {
-            if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let block = block.to_owned();
-                rest.clone_into(&mut self.text);
+            if let Some(end) = self.text.find("\n\n") {
+                let rest = self.text.split_off(end + 2);
+                let mut block = std::mem::replace(&mut self.text, rest);
+                block.truncate(end);
                 return Some(block);
             }
             let part = timeout(PATIENCE, self.response.chunk()).await.expect("something is sent");

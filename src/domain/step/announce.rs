@@ -10,8 +10,9 @@ use crate::contract::commands::{
 };
 use crate::contract::enums::ValidationMethod;
 use crate::contract::events::{
-    BatchContentProvisioningCompleted, BatchEssaysReady, BatchEssaysRegistered, BatchPipelineCompleted, PhaseSkipped,
-    StudentAssociation, StudentAssociationsConfirmed, TeacherNotificationRequested,
+    BatchContentProvisioningCompleted, BatchEssaysReady, BatchEssaysRegistered, BatchPhaseOutcome,
+    BatchPipelineCompleted, PhaseSkipped, StudentAssociation, StudentAssociationsConfirmed,
+    TeacherNotificationRequested,
 };
 use crate::contract::notifications::Payload;
 use crate::contract::{EssayRef, EventName, SystemMetadata, Text, Topic, metadata, services};
@@ -59,6 +60,8 @@ pub enum Data {
     AssociationsConfirmed(StudentAssociationsConfirmed),
     /// The essays of a regular batch are stored, with their students.
     EssaysReady(BatchEssaysReady),
+    /// A worker of somebody else's is through with a phase.
+    PhaseOutcome(BatchPhaseOutcome),
 }
 
 impl Data {
@@ -78,6 +81,7 @@ impl Data {
             Self::StudentMatching(_) => Topic::BatchStudentMatchingInitiateCommand,
             Self::AssociationsConfirmed(_) => Topic::StudentAssociationsConfirmed,
             Self::EssaysReady(_) => Topic::BatchEssaysReady,
+            Self::PhaseOutcome(_) => Topic::ElsBatchPhaseOutcome,
         }
     }
 
@@ -86,7 +90,7 @@ impl Data {
     pub const fn source_service(&self) -> &'static str {
         match self {
             Self::Registered(_) => services::REGISTRATION,
-            Self::ContentProvisioned(_) | Self::EssaysReady(_) => services::LIFECYCLE,
+            Self::ContentProvisioned(_) | Self::PhaseOutcome(_) | Self::EssaysReady(_) => services::LIFECYCLE,
             Self::AssociationsConfirmed(_) => services::CLASSES,
             Self::PhaseSkipped(_) => services::CONDUCTOR,
             Self::PipelineCompleted(_) | Self::Notification(_) => services::ORCHESTRATOR,

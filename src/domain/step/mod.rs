@@ -5,6 +5,7 @@
 
 mod announce;
 mod cancel;
+mod lease;
 mod notify;
 mod outcome;
 mod progress;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use announce::{Data, Outgoing};
+pub use lease::{Done, NewLease, ReturnedEssay, ReturnedText, ReturnedWork};
 pub use readiness::{NewEssay, Registration};
 pub use retry::{RetryPlan, RetryRequest, Selection};
 
@@ -93,6 +95,37 @@ pub enum Input {
         phase: Phase,
         /// The number of the attempt.
         attempt: u32,
+    },
+    /// A worker of somebody else's has taken the command of an attempt.
+    PhaseLeased {
+        /// The phase.
+        phase: Phase,
+        /// The number of the attempt.
+        attempt: u32,
+        /// By what it has it.
+        lease: NewLease,
+    },
+    /// A worker of somebody else's is still at an attempt.
+    LeaseExtended {
+        /// The phase.
+        phase: Phase,
+        /// The number of the attempt.
+        attempt: u32,
+        /// The lease's token.
+        token: Uuid,
+        /// What it has done so far, where it says so.
+        done: Option<Done>,
+    },
+    /// A worker of somebody else's is through with an attempt.
+    LeaseReturned {
+        /// The phase.
+        phase: Phase,
+        /// The number of the attempt.
+        attempt: u32,
+        /// The lease's token.
+        token: Uuid,
+        /// What came of it.
+        work: ReturnedWork,
     },
     /// An attempt is over.
     PhaseOutcome(PhaseOutcome),
@@ -204,6 +237,8 @@ pub struct Step {
 pub enum Effect {
     /// Publish a message.
     Publish(Box<Outgoing>),
+    /// Show a message to whoever watches. No consumer gets it, because what it would do is this very step.
+    Show(Box<Outgoing>),
     /// Add an attempt that has ended to the ledger.
     RecordAttempt {
         /// Its phase.
@@ -287,6 +322,9 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
             | Input::RetryPhase(_)
             | Input::Cancel { .. }
             | Input::PhaseStarted { .. }
+            | Input::PhaseLeased { .. }
+            | Input::LeaseExtended { .. }
+            | Input::LeaseReturned { .. }
             | Input::PhaseOutcome(_)
             | Input::DeadlineExpired { .. }
             | Input::RetryDue { .. } => Err(Rejected::NoSuchBatch),
@@ -307,6 +345,9 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
         Input::RetryPhase(request) => draft.retry_phase(request)?,
         Input::Cancel { by, reason } => draft.cancel(&by, &reason)?,
         Input::PhaseStarted { phase, attempt } => draft.phase_started(phase, attempt)?,
+        Input::PhaseLeased { phase, attempt, lease } => draft.phase_leased(phase, attempt, lease)?,
+        Input::LeaseExtended { phase, attempt, token, done } => draft.lease_extended(phase, attempt, token, done)?,
+        Input::LeaseReturned { phase, attempt, token, work } => draft.lease_returned(phase, attempt, token, work)?,
         Input::PhaseOutcome(outcome) => draft.phase_outcome(outcome)?,
         Input::DeadlineExpired { phase, attempt } => draft.deadline_expired(phase, attempt)?,
         Input::RetryDue { phase, attempt } => draft.retry_due(phase, attempt)?,

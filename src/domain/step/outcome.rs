@@ -20,7 +20,7 @@ impl Draft<'_> {
     /// A worker has taken the command. The deadline counts from here; waiting for a worker is not the worker's time. A
     /// command that comes again after a restart begins anew.
     pub(super) fn phase_started(&mut self, phase: Phase, number: u32) -> Result<(), Rejected> {
-        let mut attempt = self.open_attempt(phase, |attempt| attempt.number == number)?;
+        let mut attempt = self.open_attempt(phase, |attempt| attempt.number == number && attempt.lease.is_none())?;
         if attempt.started_at.is_some_and(|started_at| started_at >= self.context.up_since) {
             return Ok(());
         }
@@ -31,6 +31,12 @@ impl Draft<'_> {
 
     /// Counts the deadline of an attempt in flight from `since`.
     fn count_anew(&mut self, phase: Phase, attempt: Arc<Attempt>, since: Millis) {
+        let deadline = since.plus(self.context.rules.phase_deadline_ms[phase.index()]);
+        self.due_at(phase, attempt, deadline);
+    }
+
+    /// The attempt in flight goes on as `attempt`, and counts as failed at `deadline`.
+    pub(super) fn due_at(&mut self, phase: Phase, attempt: Arc<Attempt>, deadline: Millis) {
         if let Some((_, due)) = self.batch.phase_state(phase).and_then(PhaseState::in_flight) {
             self.effects.push(Effect::DisarmTimer(Timer {
                 kind: TimerKind::Deadline,
@@ -39,7 +45,6 @@ impl Draft<'_> {
                 attempt: attempt.number,
             }));
         }
-        let deadline = since.plus(self.context.rules.phase_deadline_ms[phase.index()]);
         self.effects.push(Effect::ArmTimer(Timer {
             kind: TimerKind::Deadline,
             due: deadline,
@@ -114,6 +119,10 @@ impl Draft<'_> {
             return Err(Rejected::StaleAttempt { phase });
         }
         if deadline.is_some_and(|deadline| deadline <= self.context.up_since) {
+            if let Some(lease) = attempt.lease.clone() {
+                self.lease_anew(phase, attempt, &lease);
+                return Ok(());
+            }
             // It passed while nobody was there to hear of an outcome. The command is on its way again since then, and the
             // worker that gets it has yet to begin.
             let sent_again = Arc::make_mut(&mut attempt);
@@ -122,7 +131,12 @@ impl Draft<'_> {
             return Ok(());
         }
         let waited_ms = attempt.started_at.or(attempt.dispatched_at).map_or(0, |since| now.since(since));
-        let message = format!("no outcome of {phase} came within {} s", waited_ms / 1_000);
+        let message = match attempt.lease.as_deref() {
+            Some(lease) if now < lease.until => {
+                format!("worker {} gave no sign of life for {} ms", lease.worker_id, lease.lease_ms)
+            }
+            Some(_) | None => format!("no outcome of {phase} came within {} s", waited_ms / 1_000),
+        };
         let error = PhaseError::new(ErrorCode::Timeout, Category::Transient, &message);
         let made_from = attempt.dispatched_in;
         let results =
@@ -132,7 +146,11 @@ impl Draft<'_> {
     }
 
     /// The attempt of `phase` that is in flight, if it is the one meant.
-    fn open_attempt(&self, phase: Phase, is_meant: impl Fn(&Attempt) -> bool) -> Result<Arc<Attempt>, Rejected> {
+    pub(super) fn open_attempt(
+        &self,
+        phase: Phase,
+        is_meant: impl Fn(&Attempt) -> bool,
+    ) -> Result<Arc<Attempt>, Rejected> {
         match self.batch.phase_state(phase).and_then(PhaseState::in_flight) {
             Some((attempt, _)) if is_meant(attempt) => Ok(Arc::clone(attempt)),
             Some(_) | None => Err(Rejected::StaleAttempt { phase }),

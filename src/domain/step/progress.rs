@@ -118,6 +118,7 @@ impl Draft<'_> {
             enqueued_at,
             dispatched_at: None,
             started_at: None,
+            lease: None,
             end: None,
         })
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::Error;
+use super::start::StoredStart;
 use super::{corrupt, parse};
 use crate::domain::{
     Attempt, AttemptEnd, AttemptOutcome, Category, LateOutcome, MAX_ESSAYS, Millis, Origin, PhaseError, Scope, Slot,
@@ -29,7 +30,8 @@ pub(in crate::store) struct StoredAttempt {
     dispatched_in: u64,
     enqueued_at: u64,
     dispatched_at: Option<u64>,
-    started_at: Option<u64>,
+    #[serde(with = "super::start", rename = "started_at")]
+    start: StoredStart,
     end: Option<StoredEnd>,
 }
 
@@ -128,7 +130,7 @@ impl StoredAttempt {
             slots: Runs::of(&attempt.slots),
             enqueued_at: attempt.enqueued_at.0,
             dispatched_at: attempt.dispatched_at.map(|at| at.0),
-            started_at: attempt.started_at.map(|at| at.0),
+            start: StoredStart::of(attempt),
             end: attempt.end.as_ref().map(StoredEnd::of),
         }
     }
@@ -152,7 +154,8 @@ impl StoredAttempt {
             slots: self.slots.slots()?,
             enqueued_at: Millis(self.enqueued_at),
             dispatched_at: self.dispatched_at.map(Millis),
-            started_at: self.started_at.map(Millis),
+            started_at: self.start.at(),
+            lease: self.start.into_lease(),
             end: self.end.map(StoredEnd::into_end).transpose()?,
         })
     }

@@ -12,6 +12,7 @@ mod job;
 mod letter;
 mod message;
 mod readable;
+mod start;
 mod text;
 
 use super::codec::Versioned;
