@@ -248,7 +248,7 @@ impl Happening {
                 past.outcomes += 1;
                 Some(answer.to(newest(&past.orders, *back)?, world.batch().essays.len(), past.outcomes))
             }
-            Self::Leased { ahead: 0, .. } if !is_at_work(world) => None,
+            Self::Leased { ahead: 0, .. } if !is_at_work(world) || is_leased(world) => None,
             Self::Extended { wrong: false, .. } | Self::Returned { wrong: false, .. } if !is_leased(world) => None,
             Self::Leased { back, ahead, seconds } => {
                 let order = newest(&past.orders, *back)?;
