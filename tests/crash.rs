@@ -15,6 +15,7 @@ use rephase::app::App;
 use rephase::clock::ManualClock;
 use rephase::crash::{self, Point};
 use rephase::domain::{Millis, Rules};
+use rephase::worker::Runner;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -37,9 +38,10 @@ enum Scenario {
     BulkJob,
     Redrive,
     Sweep,
+    Lease,
 }
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 11] = [
     Scenario::Register,
     Scenario::Essays,
     Scenario::Pipeline,
@@ -50,6 +52,7 @@ const SCENARIOS: [Scenario; 10] = [
     Scenario::BulkJob,
     Scenario::Redrive,
     Scenario::Sweep,
+    Scenario::Lease,
 ];
 
 /// A server with its clock.
@@ -60,12 +63,13 @@ struct World {
 }
 
 impl World {
-    async fn start(directory: &Path, now: Millis, latency_ms: u64, faults: Value, rules: Rules) -> Self {
+    async fn start(directory: &Path, now: Millis, latency_ms: u64, scenario: Scenario) -> Self {
         let clock = ManualClock::new(now);
         let data = kept(directory);
         let latency_ms = latency_ms..=latency_ms;
+        let (faults, rules, runners) = (scenario.faults(), scenario.rules(), scenario.runners());
         // Every group is settled, so that the process can die there too.
-        let setup = Setup { data, journal_bytes: 1, latency_ms, faults, rules, ..Setup::default() };
+        let setup = Setup { data, journal_bytes: 1, runners, latency_ms, faults, rules, ..Setup::default() };
         let app = start_app(setup, clock.clock()).await.expect("it starts");
         let client = Client::new(&format!("http://{}", app.address()));
         Self { app, client, clock }
@@ -75,6 +79,35 @@ impl World {
     async fn keyed(&self, path: &str, body: &Value) -> Answer {
         let request = self.client.request(reqwest::Method::POST, path).header("Idempotency-Key", "the-request");
         Client::send(request.json(body)).await
+    }
+
+    /// A task of the spellcheck, where one comes in this time.
+    async fn lease(&self, wait_ms: u64) -> Option<Value> {
+        let body = json!({ "worker_id": "w", "phases": ["spellcheck"], "wait_ms": wait_ms });
+        let answer = self.client.post("/v1/workers/lease", body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json()["tasks"].get(0).cloned()
+    }
+
+    /// The task that somebody gets once the lease of one who died is over.
+    async fn lease_at_last(&self) -> Value {
+        loop {
+            if let Some(task) = self.lease(50).await {
+                return task;
+            }
+            self.clock.advance(10_000);
+        }
+    }
+
+    /// Says this about `task`; its essays came out as they went in.
+    async fn say(&self, task: &Value, what: &str) -> Answer {
+        let essays = task["essays"].as_array().expect("a list").iter();
+        let essays: Vec<_> = essays.map(|essay| json!({ "essay_id": essay["essay_id"] })).collect();
+        let mut body = json!({ "lease_token": task["lease_token"] });
+        if what == "complete" {
+            body["essays"] = json!(essays);
+        }
+        self.client.post(&format!("/v1/workers/tasks/{}/{what}", task["task_id"].as_str().expect("an id")), body).await
     }
 
     async fn attempts(&self, batch: &str, phase: &str) -> usize {
@@ -95,12 +128,22 @@ impl Scenario {
             | Self::Outcome
             | Self::Cancel
             | Self::Redrive
-            | Self::Sweep => json!([]),
+            | Self::Sweep
+            | Self::Lease => json!([]),
         }
     }
 
     fn rules(self) -> Rules {
-        if self == Self::AutomaticRetry { Rules::default() } else { harness::no_automatic_retry() }
+        match self {
+            // A worker that was never told what it got is one that died.
+            Self::AutomaticRetry | Self::Lease => Rules::default(),
+            _ => harness::no_automatic_retry(),
+        }
+    }
+
+    fn runners(self) -> [Runner; 4] {
+        let runner = if self == Self::Lease { Runner::Remote } else { Runner::Simulated };
+        [runner, Runner::Simulated, Runner::Simulated, Runner::Simulated]
     }
 
     /// How long a phase takes before the crash, in milliseconds, and after it.
@@ -115,7 +158,8 @@ impl Scenario {
             | Self::AutomaticRetry
             | Self::BulkJob
             | Self::Redrive
-            | Self::Sweep => (0, 0),
+            | Self::Sweep
+            | Self::Lease => (0, 0),
         }
     }
 
@@ -137,6 +181,7 @@ impl Scenario {
             Self::BulkJob => &[Point::JobTurn, Point::StepAnswer, Point::WorkerResult, Point::ConsumeTaken],
             Self::Redrive => &[Point::StepAnswer, Point::PublishDeliver, Point::ConsumeTaken, Point::WorkerResult],
             Self::Sweep => &[Point::SweepBite],
+            Self::Lease => &[Point::LeaseGranted, Point::StepAnswer],
         }
     }
 
@@ -169,6 +214,11 @@ impl Scenario {
                 let waits =
                     |status: &Value| status["pipeline_state"]["spellcheck"]["error_info"]["next_retry_at"].is_string();
                 client.until(&batch, "a wait", waits).await;
+                vec![batch]
+            }
+            Self::Lease => {
+                let batch = client.ready_batch(2).await;
+                client.pipeline(&batch, "spellcheck").await;
                 vec![batch]
             }
             Self::Redrive => {
@@ -209,7 +259,7 @@ impl Scenario {
                 Some(("/v1/retry-jobs".to_owned(), body))
             }
             Self::Redrive => Some((format!("/internal/v1/dead-letters/{}/redrive", about[1]), json!({}))),
-            Self::Outcome | Self::AutomaticRetry | Self::Sweep => None,
+            Self::Outcome | Self::AutomaticRetry | Self::Sweep | Self::Lease => None,
         }
     }
 
@@ -235,6 +285,13 @@ impl Scenario {
                 world.client.until_settled(&about[0]).await;
             }
             Self::BulkJob => self.see_through_jobs(world).await,
+            Self::Lease => {
+                let task = world.lease(30_000).await.expect("its command was sent");
+                println!("answered {task}");
+                assert_eq!(world.say(&task, "heartbeat").await.status, 200);
+                assert_eq!(world.say(&task, "complete").await.status, 200);
+                world.client.until_settled(&about[0]).await;
+            }
             Self::Sweep => {
                 world.clock.advance(LATER_MS);
                 world.app.engine().sweep().await.expect("swept");
@@ -312,6 +369,20 @@ impl Scenario {
                     assert_eq!(world.attempts(batch, "nlp").await, 2, "{batch} was retried once");
                 }
             }
+            Self::Lease => {
+                let told: Option<Value> = answered.map(|text| serde_json::from_str(text).expect("a task"));
+                let is_told = told.is_some();
+                let task = match told {
+                    // It is this worker's still, or was ended by it.
+                    Some(task) => task,
+                    None => world.lease_at_last().await,
+                };
+                let done = world.say(&task, "complete").await;
+                assert_eq!(done.status, 200, "{}", done.text);
+                self.completed(world, about).await;
+                let attempts = world.attempts(&about[0], "spellcheck").await;
+                assert!(attempts == 1 || (attempts == 2 && !is_told), "{attempts} attempts");
+            }
             Self::Sweep => {
                 let swept = world.app.engine().sweep().await.expect("swept");
                 assert!(swept == 0 || !is_done, "{swept} keys came back");
@@ -341,7 +412,7 @@ fn told() -> Option<(Scenario, Option<Death>, PathBuf)> {
 async fn child() {
     let Some((scenario, death, directory)) = told() else { return };
     let (latency_ms, _) = scenario.latency_ms();
-    let world = World::start(&directory, START, latency_ms, scenario.faults(), scenario.rules()).await;
+    let world = World::start(&directory, START, latency_ms, scenario).await;
     let about = scenario.prepare(&world).await;
     println!("about {}", json!(about));
     if let Some((point, passes)) = death {
@@ -372,8 +443,7 @@ fn play(scenario: Scenario, point: Point, passes: u32) -> bool {
         let (_, latency_ms) = scenario.latency_ms();
         // Late enough that every timer is due, and early enough that answers are still kept.
         let later_ms = if scenario == Scenario::Sweep { LATER_MS } else { 3_600_000 };
-        let (faults, rules) = (scenario.faults(), scenario.rules());
-        let world = World::start(directory.path(), START.plus(later_ms), latency_ms, faults, rules).await;
+        let world = World::start(directory.path(), START.plus(later_ms), latency_ms, scenario).await;
         scenario.check(&world, &about, line("answered "), is_done).await;
         world.app.stop().await;
     });
@@ -461,6 +531,11 @@ fn while_a_dead_letter_is_redriven() {
 #[test]
 fn while_expired_keys_are_swept() {
     die_everywhere(Scenario::Sweep);
+}
+
+#[test]
+fn while_a_worker_leases_and_completes() {
+    die_everywhere(Scenario::Lease);
 }
 
 #[test]

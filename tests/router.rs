@@ -27,7 +27,7 @@ const RENEWAL: usize = 100;
 const MAX_ANSWER: usize = 64 * 1_024 * 1_024;
 
 /// Every route: its method, its path, and which body fits it.
-const ROUTES: [(&str, &str, Fit); 26] = [
+const ROUTES: [(&str, &str, Fit); 30] = [
     ("GET", "/v1/batches", Fit::Nothing),
     ("POST", "/v1/batches/register", Fit::Registration),
     ("POST", "/v1/batches/{batch}/essays", Fit::Essays),
@@ -43,6 +43,10 @@ const ROUTES: [(&str, &str, Fit); 26] = [
     ("GET", "/v1/retry-jobs/{id}", Fit::Nothing),
     ("DELETE", "/v1/retry-jobs/{id}", Fit::Nothing),
     ("GET", "/v1/content/{id}", Fit::Nothing),
+    ("POST", "/v1/workers/lease", Fit::Cancel),
+    ("POST", "/v1/workers/tasks/{id}/heartbeat", Fit::Cancel),
+    ("POST", "/v1/workers/tasks/{id}/complete", Fit::Essays),
+    ("POST", "/v1/workers/tasks/{id}/fail", Fit::Cancel),
     ("GET", "/internal/v1/batches/{batch}/pipeline-state", Fit::Nothing),
     ("POST", "/internal/v1/pipelines/define", Fit::Define),
     ("GET", "/internal/v1/dead-letters", Fit::Nothing),
