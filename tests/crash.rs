@@ -134,11 +134,9 @@ impl Scenario {
     }
 
     fn rules(self) -> Rules {
-        match self {
-            // A worker that was never told what it got is one that died.
-            Self::AutomaticRetry | Self::Lease => Rules::default(),
-            _ => harness::no_automatic_retry(),
-        }
+        // A worker that was never told what it got is one that died, and the attempt after it is somebody else's.
+        let is_tried_again = matches!(self, Self::AutomaticRetry | Self::Lease);
+        if is_tried_again { Rules::default() } else { harness::no_automatic_retry() }
     }
 
     fn runners(self) -> [Runner; 4] {

@@ -4,9 +4,12 @@
 mod harness;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::task::{Context, Waker};
 
-use harness::{Answer, Client, PATIENCE, START, Server, Setup, kept, outcome_message, phase_status, verify};
+use harness::{
+    Answer, Client, PATIENCE, START, Server, Setup, database, kept, outcome_message, phase_status, verify, violations,
+};
 use rephase::contract::Topic;
 use rephase::domain::{Phase, RetryPolicy, Rules};
 use rephase::worker::Runner;
@@ -400,32 +403,42 @@ async fn a_command_that_is_out_of_date_is_given_to_nobody() {
 #[tokio::test]
 async fn a_lease_survives_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");
-    let start = async |later_ms: u64| {
+    let restored = directory.path().join("restored");
+    let start = async |data: &Path, later_ms: u64| {
         let clock = rephase::clock::ManualClock::new(START.plus(later_ms));
-        let setup = Setup { data: kept(directory.path()), rules: tried_again(), ..setup() };
+        let setup = Setup { data: kept(data), rules: tried_again(), ..setup() };
         let app = harness::start_app(setup, clock.clock()).await.expect("it starts");
         let client = Client::new(&format!("http://{}", app.address()));
         Server { app, client, clock }
     };
-    let server = start(0).await;
+    let original = directory.path().join("original");
+    let server = start(&original, 0).await;
     let (alive, late) = (waiting(&server.client, 1).await, waiting(&server.client, 1).await);
     let worker = Worker::new(&server.client, "w1");
     let (first, second) = (worker.lease("spellcheck").await, worker.lease("spellcheck").await);
     let unleased = waiting(&server.client, 1).await;
     server.app.stop().await;
-    verify(directory.path());
+    verify(&original);
+    let (file, mut lines) = (directory.path().join("backup.jsonl"), Vec::new());
+    rephase::app::backup(&original, "2026-03-02T08:30:00Z", &mut |part| {
+        lines.extend(part);
+        true
+    })
+    .expect("a backup");
+    std::fs::write(&file, lines).expect("written");
+    assert_eq!(rephase::app::restore(&restored, &file).expect("it is whole").checked.violations, 0);
 
-    let server = start(LEASE_MS / 2).await;
+    let server = start(&restored, LEASE_MS / 2).await;
     let worker = Worker::new(&server.client, "w1");
     assert_eq!((&first["batch_id"], &second["batch_id"]), (&json!(alive), &json!(late)));
     assert_eq!(worker.complete(&first).await.status, 200, "its lease goes on");
     server.client.until_phase(&alive, "spellcheck", "completed_successfully").await;
     server.app.stop().await;
-    verify(directory.path());
+    verify(&restored);
 
     // The lease ended while nobody was there to be told anything, and so did the deadline.
     let down_ms = 3_600_000;
-    let server = start(down_ms).await;
+    let server = start(&restored, down_ms).await;
     let (client, worker) = (&server.client, Worker::new(&server.client, "w1"));
     let third = worker.lease("spellcheck").await;
     assert_eq!(third["batch_id"], json!(unleased), "what was leased to somebody is not given out again");
@@ -439,7 +452,31 @@ async fn a_lease_survives_a_restart() {
     client.until(&late, "the end of the lease", ended).await;
     is_fenced(client, &worker, &late, &second, "its second time is over").await;
     server.app.stop().await;
+    verify(&restored);
+}
+
+#[tokio::test]
+async fn a_leased_attempt_whose_command_is_still_there_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = async || Server::start(Setup { data: kept(directory.path()), journal_bytes: 1, ..setup() }).await;
+    let server = start().await;
+    waiting(&server.client, 1).await;
+    server.app.stop().await;
+    let command = {
+        let tree = database(directory.path()).open_tree("rephase").expect("a tree");
+        tree.scan_prefix(b"o").next().expect("a command").expect("readable")
+    };
+    let server = start().await;
+    Worker::new(&server.client, "w1").lease("spellcheck").await;
+    server.app.stop().await;
     verify(directory.path());
+    {
+        let tree = database(directory.path()).open_tree("rephase").expect("a tree");
+        tree.insert(command.0, command.1).expect("inserted");
+        tree.flush().expect("flushed");
+    }
+    let found = violations(directory.path());
+    assert!(found.iter().any(|said| said.contains("is leased and still sent")), "{found:#?}");
 }
 
 #[tokio::test]

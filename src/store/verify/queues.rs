@@ -6,13 +6,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::super::keys::Aged;
-use super::super::read::failed;
+use super::super::read::{self, failed};
 use super::super::stored::{StoredJob, StoredLetter, StoredMember, StoredMessage};
 use super::super::{Error, codec, keys};
 use super::{Check, shown};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message, metadata};
-use crate::domain::{JobState, RetryJob};
+use crate::domain::{Batch, JobState, Phase, RetryJob};
 
 impl Check<'_> {
     pub(super) fn outbox(&mut self) -> Result<(), Error> {
@@ -30,13 +30,33 @@ impl Check<'_> {
             if !Group::of(message.topic).contains(&group) {
                 self.violation(&format!("{}: {} is not for {group:?}", shown(&key), message.topic));
             }
-            if let Some(attempt) = attempt_of(&message)
-                && !commands.insert((group, message.key.clone(), attempt))
-            {
+            let Some(attempt) = attempt_of(&message) else { continue };
+            if !commands.insert((group, message.key.clone(), attempt)) {
                 self.violation(&format!("attempt {attempt} of {group:?} of batch {} is sent twice", message.key));
+            }
+            if self.is_leased(group, &message.key, attempt) {
+                let said = format!("attempt {attempt} of {group:?} of batch {} is leased and still sent", message.key);
+                self.violation(&said);
             }
         }
         Ok(())
+    }
+
+    /// Whether a worker has the attempt by a lease, which then is what it lives by.
+    fn is_leased(&self, group: Group, batch: &str, attempt: u64) -> bool {
+        let batch = batch.parse().ok().and_then(|id| read::batch(&self.tree, id).unwrap_or_default());
+        let phases: Vec<_> = batch.iter().flat_map(Batch::requested_phases).collect();
+        phases.into_iter().any(|(phase, record)| {
+            let is_its_phase = match group {
+                Group::Orchestrator => false,
+                Group::Spellcheck => phase == Phase::Spellcheck,
+                Group::CjAssessment => phase == Phase::CjAssessment,
+                Group::Nlp => phase == Phase::Nlp,
+                Group::AiFeedback => phase == Phase::AiFeedback,
+            };
+            let leased = record.state.in_flight().filter(|(open, _)| open.lease.is_some());
+            is_its_phase && leased.is_some_and(|(open, _)| u64::from(open.number) == attempt)
+        })
     }
 
     pub(super) fn jobs(&mut self) -> Result<(), Error> {
