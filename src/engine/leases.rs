@@ -92,12 +92,12 @@ impl Desk {
     fn take(&self, phases: &[Phase], max: usize) -> Vec<(Phase, Delivery)> {
         let mut taken = Vec::new();
         for &phase in phases {
-            let shelf = self.shelf(phase);
-            let mut commands = shelf.commands.lock().unwrap_or_else(PoisonError::into_inner);
+            let place = self.shelf(phase);
+            let mut commands = place.commands.lock().unwrap_or_else(PoisonError::into_inner);
             let count = commands.len().min(max - taken.len());
             taken.extend(commands.drain(..count).map(|laid| (phase, laid.delivery)));
             if !commands.is_empty() {
-                shelf.arrived.notify_one();
+                place.arrived.notify_one();
             }
         }
         taken
@@ -143,12 +143,12 @@ impl Engine {
 
     /// Lays a command where whoever asks for it gets it, and waits while there is no place.
     pub async fn offer(&self, phase: Phase, delivery: Delivery) {
-        let shelf = self.shared.desk.shelf(phase);
+        let Shelf { places, commands, arrived, .. } = self.shared.desk.shelf(phase);
         // Never closed.
-        let Ok(place) = Arc::clone(&shelf.places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
         let laid = Laid { delivery, _place: place };
-        shelf.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(laid);
-        shelf.arrived.notify_one();
+        commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(laid);
+        arrived.notify_one();
     }
 
     /// Waits until there may be a command of one of `phases`.

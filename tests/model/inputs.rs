@@ -269,24 +269,23 @@ impl Happening {
                 let (phase, attempt, token) = *newest(&past.leases, *back)?;
                 let token = if *wrong { Uuid::from_u128(1) } else { token };
                 let error = |category| PhaseError::new(ErrorCode::ServiceUnavailable, category, "down");
-                let work = match failure {
-                    Some(category) => ReturnedWork::Failure { error: error(*category), retry_after_ms: Some(5_000) },
-                    None => {
-                        let in_flight = world.batch().phase_state(phase).and_then(|state| state.in_flight());
-                        let slots = in_flight.map_or_else(Vec::new, |(attempt, _)| attempt.slots.clone());
-                        let returned = |slot: Slot| {
-                            let text = format!("{phase}-of-{slot}-{}", past.outcomes);
-                            let text = ReturnedText { text_storage_id: Some(text), metrics: None };
-                            let came_out = came_out.get(usize::from(slot)).is_some_and(|came_out| *came_out);
-                            let result = if came_out { Ok(text) } else { Err(error(Category::Permanent)) };
-                            ReturnedEssay { essay_id: essay_id(slot), result }
-                        };
-                        let mut essays: Vec<_> = slots.into_iter().map(returned).collect();
-                        if *odd && essays.pop().is_none() {
-                            essays.push(returned(0));
-                        }
-                        ReturnedWork::Essays(essays)
+                let work = if let Some(category) = failure {
+                    ReturnedWork::Failure { error: error(*category), retry_after_ms: Some(5_000) }
+                } else {
+                    let in_flight = world.batch().phase_state(phase).and_then(|state| state.in_flight());
+                    let slots = in_flight.map_or_else(Vec::new, |(attempt, _)| attempt.slots.clone());
+                    let returned = |slot: Slot| {
+                        let text = format!("{phase}-of-{slot}-{}", past.outcomes);
+                        let text = ReturnedText { text_storage_id: Some(text), metrics: None };
+                        let came_out = came_out.get(usize::from(slot)).is_some_and(|came_out| *came_out);
+                        let result = if came_out { Ok(text) } else { Err(error(Category::Permanent)) };
+                        ReturnedEssay { essay_id: essay_id(slot), result }
+                    };
+                    let mut essays: Vec<_> = slots.into_iter().map(returned).collect();
+                    if *odd && essays.pop().is_none() {
+                        essays.push(returned(0));
                     }
+                    ReturnedWork::Essays(essays)
                 };
                 Some(Input::LeaseReturned { phase, attempt, token, work })
             }
