@@ -2,87 +2,25 @@
 //! say counts after that.
 
 mod harness;
+#[path = "leases/worker.rs"]
+mod worker;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::task::{Context, Waker};
 
 use harness::{
-    Answer, Client, PATIENCE, START, Server, Setup, database, kept, outcome_message, phase_status, verify, violations,
+    Client, PATIENCE, START, Server, Setup, database, kept, outcome_message, phase_status, verify, violations,
 };
 use rephase::contract::Topic;
-use rephase::domain::{Phase, RetryPolicy, Rules};
+use rephase::domain::{RetryPolicy, Rules};
 use rephase::worker::Runner;
 use serde_json::{Value, json};
-
-/// The spellcheck and the analysis are run by whoever leases them; the rest is simulated.
-const RUNNERS: [Runner; 4] = [Runner::Remote, Runner::Simulated, Runner::Remote, Runner::Simulated];
-
-/// How long the leases of these tests last.
-const LEASE_MS: u64 = 60_000;
-
-fn setup() -> Setup {
-    Setup { runners: RUNNERS, ..Setup::default() }
-}
+use worker::{LEASE_MS, Worker, all_done, failure, setup, waiting};
 
 /// What fails for a transient reason is tried again by itself, once.
 fn tried_again() -> Rules {
     let policy = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
     Rules { retry: std::array::from_fn(|_| policy.clone()), ..Rules::default() }
-}
-
-/// A worker with a name.
-struct Worker {
-    client: Client,
-    name: &'static str,
-}
-
-impl Worker {
-    fn new(client: &Client, name: &'static str) -> Self {
-        Self { client: client.as_nobody(), name }
-    }
-
-    async fn ask(&self, phase: &str, max: usize, wait_ms: u64) -> Vec<Value> {
-        let body = json!({ "worker_id": self.name, "phases": [phase], "max": max, "wait_ms": wait_ms,
-                           "lease_ms": LEASE_MS });
-        let answer = self.client.post("/v1/workers/lease", body).await;
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        answer.json()["tasks"].as_array().expect("a list").clone()
-    }
-
-    /// The next task; there has to be one.
-    async fn lease(&self, phase: &str) -> Value {
-        let tasks = self.ask(phase, 1, 30_000).await;
-        assert_eq!(tasks.len(), 1, "nothing came");
-        tasks[0].clone()
-    }
-
-    async fn say(&self, task: &Value, what: &str, mut body: Value) -> Answer {
-        body["lease_token"] = task["lease_token"].clone();
-        let id = task["task_id"].as_str().expect("an id");
-        self.client.post(&format!("/v1/workers/tasks/{id}/{what}"), body).await
-    }
-
-    async fn complete(&self, task: &Value) -> Answer {
-        self.say(task, "complete", all_done(task)).await
-    }
-}
-
-/// Every essay came out as it went in.
-fn all_done(task: &Value) -> Value {
-    let essays = task["essays"].as_array().expect("a list").iter();
-    json!({ "essays": essays.map(|essay| json!({ "essay_id": essay["essay_id"] })).collect::<Vec<_>>() })
-}
-
-fn failure() -> Value {
-    json!({ "error_code": "SPELLCHECK_SERVICE_ERROR", "category": "transient", "message": "down" })
-}
-
-/// A batch whose spellcheck waits for a worker.
-async fn waiting(client: &Client, essays: usize) -> String {
-    let batch = client.ready_batch(essays).await;
-    assert_eq!(client.pipeline(&batch, "spellcheck").await.status, 202);
-    batch
 }
 
 /// The worker is told that its lease is over, whatever it says, and nothing changes by it.
@@ -506,125 +444,4 @@ async fn a_phase_left_to_events_is_ended_by_an_event() {
     server.app.stop().await;
     let checked = rephase::app::verify(directory.path(), &mut |said| panic!("{said}")).expect("it can be read");
     assert_eq!(checked.messages, 0, "the commands were consumed");
-}
-
-#[tokio::test]
-async fn a_text_is_stored_under_its_hash() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let server = Server::start(Setup { data: kept(directory.path()), ..Setup::default() }).await;
-    let text = "Räksmörgås.\n";
-    let first = server.client.post("/v1/content", json!({ "text": text })).await;
-    let id = first.json()["storage_id"].as_str().expect("an id").to_owned();
-    assert_eq!((first.status, first.header("location")), (201, format!("/v1/content/{id}").as_str()));
-    assert_eq!(server.client.post("/v1/content", json!({ "text": text })).await.json(), first.json());
-    let largest = "x".repeat(1_024 * 1_024);
-    assert_eq!(server.client.post("/v1/content", json!({ "text": largest })).await.status, 201);
-    for body in [json!({}), json!({ "text": " " }), json!({ "text": 1 }), json!({ "text": format!("{largest}x") })] {
-        assert_eq!(server.client.post("/v1/content", body).await.status, 400);
-    }
-    server.app.stop().await;
-    verify(directory.path());
-    let server = Server::start(Setup { data: kept(directory.path()), ..Setup::default() }).await;
-    assert_eq!(server.client.get(&format!("/v1/content/{id}")).await.text, text);
-}
-
-#[tokio::test]
-async fn whatever_a_worker_sends_is_answered_clearly() {
-    let server = Server::start(setup()).await;
-    let (client, worker) = (&server.client, Worker::new(&server.client, "w1"));
-    let with = |member: &str, value: Value| {
-        let mut body = json!({ "worker_id": "w1", "phases": ["spellcheck"] });
-        body[member] = value;
-        body
-    };
-    for body in [
-        json!({}),
-        json!({ "worker_id": "w1" }),
-        json!({ "phases": ["spellcheck"] }),
-        with("worker_id", json!("")),
-        with("worker_id", json!("x".repeat(256))),
-        with("worker_id", json!(7)),
-        with("phases", json!([])),
-        with("phases", json!(vec!["spellcheck"; 5])),
-        with("phases", json!(["grading"])),
-        with("phases", json!(["cj_assessment"])),
-        with("phases", json!("spellcheck")),
-        with("max", json!(0)),
-        with("max", json!(17)),
-        with("max", json!(-1)),
-        with("wait_ms", json!(30_001)),
-        with("wait_ms", json!("long")),
-        with("lease_ms", json!(999)),
-        with("lease_ms", json!(3_600_001)),
-    ] {
-        let answer = client.post("/v1/workers/lease", body.clone()).await;
-        assert_eq!(answer.status, 400, "{body}: {}", answer.text);
-        assert!(answer.json()["error"].is_string(), "{}", answer.text);
-    }
-
-    let batch = waiting(client, 2).await;
-    let task = worker.lease("spellcheck").await;
-    let before = (client.status(&batch).await, client.attempts(&batch, "spellcheck").await);
-    let essay = |slot: usize| json!({ "essay_id": task["essays"][slot]["essay_id"] });
-    let and = |mut essay: Value, member: &str, value: Value| {
-        essay[member] = value;
-        essay
-    };
-    let stranger = json!({ "essay_id": "nobody" });
-    for essays in [
-        json!([]),
-        json!("all"),
-        json!([essay(0)]),
-        json!([essay(0), essay(0)]),
-        json!([essay(0), essay(1), stranger]),
-        json!([essay(0), and(essay(1), "text", json!("  "))]),
-        json!([essay(0), and(and(essay(1), "text", json!("a")), "text_storage_id", json!("b"))]),
-        json!([essay(0), and(and(essay(1), "text", json!("a")), "error", failure())]),
-        json!([essay(0), and(essay(1), "text", json!("x".repeat(1_024 * 1_024 + 1)))]),
-        json!([essay(0), and(essay(1), "metrics", json!("x".repeat(1_024)))]),
-        json!([essay(0), and(essay(1), "error", json!({ "error_code": "NO_SUCH_CODE" }))]),
-        json!([essay(0), and(essay(1), "error", json!({ "error_code": "TIMEOUT", "category": "sometimes" }))]),
-        json!(vec![essay(0); 1_001]),
-    ] {
-        let answer = worker.say(&task, "complete", json!({ "essays": essays })).await;
-        assert_eq!(answer.status, 400, "{}", answer.text);
-    }
-    for body in [
-        json!({}),
-        json!({ "error_code": "NO_SUCH_CODE" }),
-        json!({ "error_code": "TIMEOUT", "category": "sometimes" }),
-        json!({ "error_code": "TIMEOUT", "retry_after_ms": 3_600_001 }),
-        json!({ "error_code": "TIMEOUT", "message": 1 }),
-    ] {
-        let answer = worker.say(&task, "fail", body).await;
-        assert_eq!(answer.status, 400, "{}", answer.text);
-    }
-    let unknown = uuid::Uuid::now_v7();
-    let no_token = format!("/v1/workers/tasks/{batch}.spellcheck.1/heartbeat");
-    for body in [json!({}), json!({ "lease_token": "mine" }), json!({ "lease_token": null })] {
-        assert_eq!(client.post(&no_token, body).await.status, 400);
-    }
-    for id in ["x", "..", &format!("{batch}.spellcheck"), &format!("{batch}.grading.1"), &format!("{unknown}.nlp.1")] {
-        let path = format!("/v1/workers/tasks/{id}/heartbeat");
-        let answer = client.post(&path, json!({ "lease_token": task["lease_token"] })).await;
-        assert_eq!(answer.status, 404, "{id}: {}", answer.text);
-    }
-    assert_eq!((client.status(&batch).await, client.attempts(&batch, "spellcheck").await), before);
-    assert_eq!(worker.complete(&task).await.status, 200, "and it is its task still");
-}
-
-#[tokio::test]
-async fn only_so_many_workers_can_wait() {
-    let server = Server::start(setup()).await;
-    let engine = server.app.engine();
-    let mut context = Context::from_waker(Waker::noop());
-    let mut waiting: Vec<_> = (0..1_024).map(|_| Box::pin(engine.offered(&[Phase::Spellcheck]))).collect();
-    for one in &mut waiting {
-        assert!(one.as_mut().poll(&mut context).is_pending());
-    }
-    let refused = engine.offered(&[Phase::Spellcheck]).await;
-    assert!(matches!(refused, Err(rephase::engine::Error::Overloaded)), "{refused:?}");
-    drop(waiting.pop());
-    let mut one = Box::pin(engine.offered(&[Phase::Spellcheck]));
-    assert!(one.as_mut().poll(&mut context).is_pending());
 }
