@@ -2,6 +2,7 @@
 
 use tokio::sync::mpsc;
 
+use crate::clock::{Clock, Work};
 use crate::contract::{Group, Message};
 
 /// A message that its consumer has to acknowledge or reject. One that is merely dropped counts as rejected.
@@ -11,6 +12,8 @@ pub struct Delivery {
     sequence: u64,
     count: u32,
     message: Message,
+    /// None once it is settled.
+    work: Option<Work>,
     /// Where it goes when it is rejected; none once it is settled.
     returns: Option<mpsc::UnboundedSender<Returned>>,
 }
@@ -22,6 +25,7 @@ pub(super) struct Returned {
     pub(super) sequence: u64,
     pub(super) count: u32,
     pub(super) message: Message,
+    pub(super) work: Option<Work>,
 }
 
 impl Delivery {
@@ -29,14 +33,15 @@ impl Delivery {
         group: Group,
         sequence: u64,
         message: Message,
+        work: Work,
         returns: mpsc::UnboundedSender<Returned>,
     ) -> Self {
-        Self { group, sequence, count: 1, message, returns: Some(returns) }
+        Self { group, sequence, count: 1, message, work: Some(work), returns: Some(returns) }
     }
 
-    pub(super) fn again(returned: Returned, returns: mpsc::UnboundedSender<Returned>) -> Self {
-        let Returned { group, sequence, count, message } = returned;
-        Self { group, sequence, count: count.saturating_add(1), message, returns: Some(returns) }
+    pub(super) fn again(returned: Returned, work: Work, returns: mpsc::UnboundedSender<Returned>) -> Self {
+        let Returned { group, sequence, count, message, work: _ } = returned;
+        Self { group, sequence, count: count.saturating_add(1), message, work: Some(work), returns: Some(returns) }
     }
 
     /// The group that it was delivered to.
@@ -63,6 +68,14 @@ impl Delivery {
         &self.message
     }
 
+    /// Sleeps while nothing is to be done about the message.
+    pub async fn sleep(&mut self, clock: &Clock, duration_ms: u64) {
+        match &mut self.work {
+            Some(work) => work.sleep_until(clock.now().plus(duration_ms)).await,
+            None => clock.sleep(duration_ms).await,
+        }
+    }
+
     /// The message was handled. Call it once the commit that takes it out of the outbox is durable.
     pub fn acknowledge(mut self) {
         self.returns = None;
@@ -84,8 +97,8 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         let Some(returns) = self.returns.take() else { return };
-        let message = self.message.clone();
-        let returned = Returned { group: self.group, sequence: self.sequence, count: self.count, message };
+        let (message, work) = (self.message.clone(), self.work.take());
+        let returned = Returned { group: self.group, sequence: self.sequence, count: self.count, message, work };
         // Without a bus there is nobody to deliver it again; after the next start it comes from the outbox.
         let _ = returns.send(returned);
     }

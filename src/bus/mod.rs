@@ -41,6 +41,9 @@ impl Default for Options {
     }
 }
 
+/// What is said of a message that somebody has to do something about.
+const ON_ITS_WAY: &str = "a message to a consumer";
+
 /// How many messages a watcher may be behind before it misses some.
 const WATCH_CAPACITY: usize = 1_024;
 
@@ -58,6 +61,7 @@ pub enum Error {
 /// The bus.
 pub struct Bus {
     lanes: [Lane; Group::ALL.len()],
+    clock: Clock,
     watchers: broadcast::Sender<Message>,
     recalls: broadcast::Sender<Recall>,
     channels: Arc<Channels>,
@@ -108,6 +112,7 @@ impl Bus {
         };
         Self {
             lanes: Group::ALL.map(lane),
+            clock: clock.clone(),
             watchers: broadcast::Sender::new(WATCH_CAPACITY),
             recalls: broadcast::Sender::new(WATCH_CAPACITY),
             channels: Arc::default(),
@@ -133,7 +138,8 @@ impl Bus {
     /// [`Error::Closed`] where the subscription is gone.
     pub async fn deliver(&self, group: Group, sequence: u64, message: Message) -> Result<(), Error> {
         let lane = self.lane(group);
-        let delivery = Delivery::first(lane.group, sequence, message, lane.returns.clone());
+        let work = self.clock.work(ON_ITS_WAY);
+        let delivery = Delivery::first(lane.group, sequence, message, work, lane.returns.clone());
         lane.sender.send(delivery).await.map_err(|refused| {
             refused.0.acknowledge();
             Error::Closed

@@ -22,24 +22,27 @@ impl Redelivery {
         // By when they are due; the number keeps apart those that are due together.
         let mut waiting: BTreeMap<(Millis, u64), Returned> = BTreeMap::new();
         let mut number = 0;
+        let mut work = self.clock.work(super::ON_ITS_WAY);
         loop {
             let due = waiting.first_key_value().map(|((due, _), _)| *due);
             let next_due = async {
                 match due {
-                    Some(due) => self.clock.sleep_until(due).await,
-                    None => std::future::pending().await,
+                    Some(due) => work.sleep_until(due).await,
+                    None => work.sleep_until(Millis(u64::MAX)).await,
                 }
             };
             tokio::select! {
                 returned = self.returned.recv() => {
-                    let Some(returned) = returned else { return };
+                    let Some(mut returned) = returned else { return };
                     let due = self.clock.now().plus(self.options.backoff_of(returned.count));
                     number += 1;
+                    // From here on it is this task that works on it, or sleeps.
+                    returned.work = None;
                     waiting.insert((due, number), returned);
                 }
                 () = next_due => {
                     let Some((_, returned)) = waiting.pop_first() else { continue };
-                    let delivery = Delivery::again(returned, self.returns.clone());
+                    let delivery = Delivery::again(returned, self.clock.work(super::ON_ITS_WAY), self.returns.clone());
                     if let Err(refused) = self.sender.send(delivery).await {
                         refused.0.acknowledge();
                         return;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{Cause, Request, Settlement, StepReply, StepRequest};
 use super::{Engine, Error, Submission, blocking};
+use crate::clock::Work;
 use crate::crash::{self, Point};
 use crate::domain::{JobId, JobMember, JobState, MemberOutcome, MemberResult, Millis, RetryJob};
 use crate::store::{self, Commit};
@@ -88,15 +89,16 @@ pub(super) async fn start(engine: &Engine) -> Result<(), store::Error> {
 /// Runs `job` until its end, its owner's wish, or that of the program.
 pub(super) fn launch(registered: Registered, job: RetryJob) {
     let engine = registered.engine.clone();
+    let mut work = engine.clock().work("a bulk retry");
     engine.spawn(async move {
         let (engine, id) = (&registered.engine, job.id);
-        if let Err(error) = run(engine, job, &registered.running.stop).await {
+        if let Err(error) = run(engine, job, &mut work, &registered.running.stop).await {
             tracing::warn!(job = %id, %error, "a retry job stands still; the next start goes on with it");
         }
     });
 }
 
-async fn run(engine: &Engine, mut job: RetryJob, stop: &CancellationToken) -> Result<(), Error> {
+async fn run(engine: &Engine, mut job: RetryJob, work: &mut Work, stop: &CancellationToken) -> Result<(), Error> {
     let clock = engine.clock();
     let mut first = 0;
     let mut pace = Pace::new(job.per_second, clock.now());
@@ -108,7 +110,7 @@ async fn run(engine: &Engine, mut job: RetryJob, stop: &CancellationToken) -> Re
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => break 'pages,
-                    () = clock.sleep_until(pace.due()) => {}
+                    () = work.sleep_until(pace.due()) => {}
                 }
                 retry(engine, &job, place, member).await?;
                 pace.next(clock.now());

@@ -144,12 +144,12 @@ impl Engine {
         let stop = CancellationToken::new();
         let failed = CancellationToken::new();
         let bus = Arc::new(Bus::new(&options.bus, &clock, &tasks, &stop));
-        let (feed, relays) = relay::channels(Arc::clone(&bus));
+        let (feed, relays) = relay::channels(Arc::clone(&bus), clock.clone());
         let store_options = options.store.clone();
         let store = blocking(move || Store::open(&store_options, feed)).await?;
         let counters = Arc::new(Counters::default());
         let up_since = clock.now();
-        let (timers, timer_service) = timers::channel();
+        let (timers, timer_service) = timers::channel(&clock);
 
         let mut partitions = Vec::with_capacity(options.partitions);
         let mut durable = Vec::with_capacity(options.partitions);

@@ -3,14 +3,15 @@
 //! The committer hands every durable message over as it is; where that queue is full, or after a restart, the relay
 //! reads the outbox instead. Numbers without holes tell it which of the two it needs.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
 use super::{Engine, blocking};
 use crate::bus::Bus;
+use crate::clock::{Clock, Work};
 use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
 use crate::store::{self, Feed, Published, Sequence, Store};
@@ -36,6 +37,28 @@ struct Progress {
     /// The number that the next message will have.
     end: AtomicU64,
     grown: Notify,
+    /// There is something that the relay has not delivered yet.
+    behind: Mutex<Option<Work>>,
+}
+
+impl Progress {
+    /// The messages up to, not including, `end` are there.
+    fn grow(&self, end: Sequence, clock: &Clock) {
+        self.end.fetch_max(end, Ordering::AcqRel);
+        self.behind().get_or_insert_with(|| clock.work("the outbox"));
+    }
+
+    /// The relay has delivered everything before `next`.
+    fn has_delivered(&self, next: Sequence) {
+        let mut behind = self.behind();
+        if next >= self.end.load(Ordering::Acquire) {
+            *behind = None;
+        }
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Option<Work>> {
+        self.behind.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 pub(super) struct Relay {
@@ -45,7 +68,7 @@ pub(super) struct Relay {
 }
 
 /// The feed of the committer, and the relays behind it.
-pub(super) fn channels(bus: Arc<Bus>) -> (Feed, [Relay; Group::ALL.len()]) {
+pub(super) fn channels(bus: Arc<Bus>, clock: Clock) -> (Feed, [Relay; Group::ALL.len()]) {
     let (inlets, relays): (Vec<_>, Vec<_>) = Group::ALL
         .into_iter()
         .map(|group| {
@@ -59,7 +82,7 @@ pub(super) fn channels(bus: Arc<Bus>) -> (Feed, [Relay; Group::ALL.len()]) {
             bus.show(message.clone());
             if let Some((group, sequence)) = outbox {
                 let inlet = &inlets[group as usize];
-                inlet.progress.end.store(sequence + 1, Ordering::Release);
+                inlet.progress.grow(sequence + 1, &clock);
                 // A full queue is no loss: the relay reads the outbox.
                 let _ = inlet.messages.try_send((sequence, message));
                 inlet.progress.grown.notify_one();
@@ -77,7 +100,7 @@ pub(super) async fn start(engine: &Engine, relays: [Relay; Group::ALL.len()]) ->
         let bus = Arc::clone(&engine.shared.bus);
         let (group, reader) = (relay.group, store.clone());
         let (first, end) = blocking(move || reader.outbox_bounds(group)).await?;
-        relay.progress.end.fetch_max(end, Ordering::AcqRel);
+        relay.progress.grow(end, engine.clock());
         engine.spawn_core(async move {
             if let Err(error) = relay.run(first, &store, &bus).await {
                 tracing::error!(?group, %error, "the outbox cannot be read");
@@ -102,6 +125,7 @@ impl Relay {
                     if next < end {
                         next = self.catch_up(next, end, store, bus).await?;
                     } else {
+                        self.progress.has_delivered(next);
                         // Either wakes it; which one does not matter.
                         let _ = tokio::time::timeout(SAFETY_POLL, self.progress.grown.notified()).await;
                     }

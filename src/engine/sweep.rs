@@ -19,13 +19,14 @@ pub(super) fn start(engine: &Engine, interval_ms: u64) {
 }
 
 async fn run(engine: Engine, interval_ms: u64) {
+    let mut work = engine.clock().work("the sweep");
     loop {
         match engine.sweep().await {
             Ok(0) => {}
             Ok(swept) => tracing::debug!(swept, "expired keys and old records were removed"),
             Err(error) => tracing::warn!(%error, "the sweep failed; the next one goes on"),
         }
-        engine.clock().sleep(interval_ms.max(1)).await;
+        work.pause(interval_ms.max(1)).await;
     }
 }
 

@@ -1,14 +1,15 @@
 //! Timers: one task sleeps until the first is due, or a sooner one is committed.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
 use super::request::{Cause, Request, StepRequest};
 use super::{Counters, Engine, Error, Submission, blocking};
+use crate::clock::{Clock, Work};
 use crate::crash::{self, Point};
 use crate::domain::Millis;
 use crate::store::TimerEntry;
@@ -19,6 +20,9 @@ const PAGE: usize = 64;
 /// How long the task waits after it failed to handle what is due, in milliseconds.
 const PAUSE_MS: u64 = 1_000;
 
+/// What is said of this task while it is at work.
+const TIMERS: &str = "a timer";
+
 /// Where partitions say that a timer was committed.
 #[derive(Clone)]
 pub(super) struct Timers(Arc<Alarm>);
@@ -27,10 +31,14 @@ pub(super) struct Alarm {
     /// When the task wakes by itself, in milliseconds.
     wakes_at: AtomicU64,
     sooner: Notify,
+    /// The task has been told and has not looked yet.
+    told: Mutex<Option<Work>>,
+    clock: Clock,
 }
 
-pub(super) fn channel() -> (Timers, Arc<Alarm>) {
-    let alarm = Arc::new(Alarm { wakes_at: AtomicU64::new(0), sooner: Notify::new() });
+pub(super) fn channel(clock: &Clock) -> (Timers, Arc<Alarm>) {
+    let (told, clock) = (Mutex::default(), clock.clone());
+    let alarm = Arc::new(Alarm { wakes_at: AtomicU64::new(0), sooner: Notify::new(), told, clock });
     (Timers(Arc::clone(&alarm)), alarm)
 }
 
@@ -38,8 +46,16 @@ impl Timers {
     /// A timer that is due at `due` is durable.
     pub(super) fn wake_at(&self, due: Millis) {
         if due.0 < self.0.wakes_at.fetch_min(due.0, Ordering::AcqRel) {
+            self.0.tell(Some(self.0.clock.work(TIMERS)));
             self.0.sooner.notify_one();
         }
+    }
+}
+
+impl Alarm {
+    fn tell(&self, work: Option<Work>) {
+        let before = std::mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), work);
+        drop(before);
     }
 }
 
@@ -50,7 +66,9 @@ pub(super) fn start(engine: &Engine, alarm: Arc<Alarm>) {
 
 async fn run(engine: Engine, alarm: Arc<Alarm>) {
     let mut broken = HashSet::new();
+    let mut work = engine.clock().work(TIMERS);
     loop {
+        alarm.tell(None);
         // Until the timers have been read, any that is committed counts as sooner.
         alarm.wakes_at.store(u64::MAX, Ordering::Release);
         let clock = engine.clock().clone();
@@ -64,7 +82,7 @@ async fn run(engine: Engine, alarm: Arc<Alarm>) {
         let due = due.unwrap_or(Millis(u64::MAX));
         let due = Millis(alarm.wakes_at.fetch_min(due.0, Ordering::AcqRel).min(due.0));
         tokio::select! {
-            () = clock.sleep_until(due) => {}
+            () = work.sleep_until(due) => {}
             () = alarm.sooner.notified() => {}
         }
     }

@@ -22,6 +22,9 @@ use crate::engine::{Claim, Engine, Error, Submission, content_id};
 /// How many attempts one worker runs side by side. Each waits most of its time, and holds one command in memory.
 const MAX_CONCURRENT: usize = 256;
 
+/// The same by a manual clock, which is for tests.
+const MAX_ASLEEP: usize = 16_384;
+
 pub(super) struct Worker {
     engine: Engine,
     phase: Phase,
@@ -65,7 +68,9 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self, mut commands: Subscription) {
-        let places = Arc::new(Semaphore::new(MAX_CONCURRENT));
+        // A manual clock goes on once everybody sleeps, so nobody may wait for a place that a sleeper has.
+        let places = if self.engine.clock().is_manual() { MAX_ASLEEP } else { MAX_CONCURRENT };
+        let places = Arc::new(Semaphore::new(places));
         while let Some(delivery) = commands.next().await {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             // Drawn here, in the order of the commands, so that it can be repeated.
@@ -81,7 +86,7 @@ impl Worker {
     }
 }
 
-async fn handle(engine: Engine, delivery: Delivery, phase: Phase, options: &Options, latency_ms: u64) {
+async fn handle(engine: Engine, mut delivery: Delivery, phase: Phase, options: &Options, latency_ms: u64) {
     match engine.claim(&delivery).await {
         Ok(Claim::Granted) => crash::reach(Point::WorkerClaimed),
         Ok(Claim::Duplicate) => {
@@ -98,7 +103,7 @@ async fn handle(engine: Engine, delivery: Delivery, phase: Phase, options: &Opti
         }
     }
     let (publish, contents) = match Task::read(delivery.message(), phase) {
-        Ok(task) => match run(&engine, &task, options, latency_ms).await {
+        Ok(task) => match run(&engine, &task, &mut delivery, options, latency_ms).await {
             Ok(made) => made,
             Err(error) => {
                 engine.release(&delivery).await;
@@ -127,6 +132,7 @@ async fn settle(engine: &Engine, delivery: Delivery, publish: Vec<Message>, cont
 async fn run(
     engine: &Engine,
     task: &Task,
+    delivery: &mut Delivery,
     options: &Options,
     latency_ms: u64,
 ) -> Result<(Vec<Message>, Vec<String>), Error> {
@@ -139,11 +145,13 @@ async fn run(
         let recalled = task.recalled(engine.bus().recalls());
         match engine.submit(task.batch, Submission::new(started, task.correlation_id)).await {
             Ok(_) => tokio::select! {
-                () = engine.clock().sleep(latency_ms) => {}
+                // A manual clock may be past its end before the recall is heard.
+                biased;
                 () = recalled => {
                     tracing::info!(batch = %task.batch, phase = %task.phase, "an attempt was recalled");
                     return Ok((Vec::new(), Vec::new()));
                 }
+                () = delivery.sleep(engine.clock(), latency_ms) => {}
             },
             Err(Error::Rejected(rejected)) => {
                 tracing::info!(batch = %task.batch, phase = %task.phase, %rejected, "a command was out of date");
