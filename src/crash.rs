@@ -6,8 +6,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A point at which a process may die.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// A point at which a process may die. In a fault rule it goes by its name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Point {
     /// A group of commits was taken, and nothing of it is written.
     CommitTaken,

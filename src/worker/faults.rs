@@ -1,9 +1,12 @@
 //! Failures on demand: a list of rules, of which the first that matches an attempt decides.
 
-use serde::{Deserialize, Deserializer};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::contract::ErrorCode;
+use crate::crash::Point;
 use crate::domain::{Category, MAX_ESSAYS, Phase, PhaseError, Slot};
 
 /// The longest delay, in milliseconds: an hour. An attempt that is delayed holds a place of its worker.
@@ -13,29 +16,46 @@ const MAX_DELAY_MS: u64 = 3_600_000;
 const MAX_RULES: usize = 1_000;
 
 /// One rule, as it stands in a `--faults` file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
     /// The phase it is about.
     phase: String,
     /// The attempts it is about, from 1; all of them where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempts: Option<Vec<u32>>,
     /// The essays that fail, by slot from 0; the whole phase where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     essays: Option<Vec<Slot>>,
     /// The error; a rule without one only delays.
-    #[serde(default, deserialize_with = "known_code")]
+    #[serde(default, deserialize_with = "known_code", skip_serializing_if = "Option::is_none")]
     error_code: Option<ErrorCode>,
     /// Whether trying again may help; by the error code where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     category: Option<Category>,
     /// What a person reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     /// How long to wait at least before the phase is tried again by itself, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     /// How long the attempt takes, in milliseconds, in place of the usual latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
     delay_ms: Option<u64>,
     /// Whether its outcome is cut in half, so that nobody can read it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_not")]
     garbled: bool,
+    /// Whether its outcome is delivered twice.
+    #[serde(default, skip_serializing_if = "is_not")]
+    duplicate: bool,
+    /// A point at which the process dies the next time it gets there. For tests: the process may not be alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crash: Option<Point>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+const fn is_not(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The rules in force.
@@ -119,12 +139,25 @@ impl Faults {
             if rule.delay_ms.is_some_and(|delay_ms| delay_ms > MAX_DELAY_MS) {
                 return Err(wrong(format!("delay_ms is at most {MAX_DELAY_MS}")));
             }
-            if rule.error_code.is_none() && rule.delay_ms.is_none() && !rule.garbled {
-                return Err(wrong("it has no error_code, delay_ms or garbled, so it would do nothing".to_owned()));
+            let does_more = rule.garbled || rule.duplicate || rule.crash.is_some();
+            if rule.error_code.is_none() && rule.delay_ms.is_none() && !does_more {
+                let reason = "it has no error_code, delay_ms, garbled, duplicate or crash, so it would do nothing";
+                return Err(wrong(reason.to_owned()));
             }
             Ok((phase, rule))
         };
         (1..).zip(rules).map(check).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The rules, in order, as they can be read again.
+    pub fn rules(&self) -> impl Iterator<Item = &FaultRule> {
+        self.0.iter().map(|(_, rule)| rule)
+    }
+
+    /// Whether one of them ends the process.
+    #[must_use]
+    pub fn can_crash(&self) -> bool {
+        self.rules().any(|rule| rule.crash.is_some())
     }
 
     /// The first rule about this attempt of `phase` at the essays in `slots`.
@@ -137,7 +170,40 @@ impl Faults {
     }
 }
 
+/// The rules that workers go by, which may be replaced while they run. Its clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct InForce(Arc<RwLock<Arc<Faults>>>);
+
+impl InForce {
+    /// These, until they are replaced.
+    #[must_use]
+    pub fn new(faults: Faults) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(faults))))
+    }
+
+    /// The rules as they are now.
+    #[must_use]
+    pub fn get(&self) -> Arc<Faults> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on these. An attempt that has begun goes on by those that it began with.
+    pub fn replace(&self, faults: Faults) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(faults);
+    }
+}
+
 impl FaultRule {
+    /// Whether the outcome is to be delivered twice.
+    pub(super) const fn is_duplicate(&self) -> bool {
+        self.duplicate
+    }
+
+    /// The point at which the process is to die.
+    pub(super) const fn crash(&self) -> Option<Point> {
+        self.crash
+    }
+
     /// Whether the outcome is to be one that nobody can read.
     pub(super) const fn is_garbled(&self) -> bool {
         self.garbled

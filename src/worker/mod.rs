@@ -12,9 +12,8 @@ mod spelling;
 mod students;
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
-pub use faults::{FaultRule, Faults};
+pub use faults::{FaultRule, Faults, InForce};
 
 use crate::bus;
 use crate::contract::Group;
@@ -98,20 +97,21 @@ const fn group_of(phase: Phase) -> Group {
     }
 }
 
-/// Starts what each phase is run by. All of it ends with the engine.
+/// Starts what each phase is run by, and answers the fault rules that simulated workers go by. All of it ends with the
+/// engine.
 ///
 /// # Errors
 /// [`bus::Error::AlreadySubscribed`] where somebody runs one of the phases already.
-pub fn start(engine: &Engine, options: &Options) -> Result<(), bus::Error> {
-    let options = Arc::new(options.clone());
-    students::start(engine, &options)?;
+pub fn start(engine: &Engine, options: &Options) -> Result<InForce, bus::Error> {
+    let faults = InForce::new(options.faults.clone());
+    students::start(engine, options)?;
     for phase in Phase::ALL {
         let commands = engine.bus().subscribe(group_of(phase))?;
         let stop = engine.stopping().clone();
         let handle = engine.clone();
         match options.runners[phase.index()] {
             Runner::Simulated => {
-                let worker = simulated::Worker::new(handle, phase, Arc::clone(&options));
+                let worker = simulated::Worker::new(handle, phase, options, faults.clone());
                 engine.spawn(async move {
                     stop.run_until_cancelled(worker.run(commands)).await;
                 });
@@ -127,5 +127,5 @@ pub fn start(engine: &Engine, options: &Options) -> Result<(), bus::Error> {
             }),
         }
     }
-    Ok(())
+    Ok(faults)
 }

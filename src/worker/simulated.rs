@@ -9,8 +9,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, broadcast};
 use uuid::Uuid;
 
-use super::faults::FaultRule;
-use super::{Options, spelling};
+use super::faults::{FaultRule, Faults};
+use super::{InForce, Options, spelling};
 use crate::bus::{Delivery, Recall, Subscription};
 use crate::contract::commands::CommandBase;
 use crate::contract::events::BatchPhaseOutcome;
@@ -28,7 +28,7 @@ const MAX_ASLEEP: usize = 16_384;
 pub(super) struct Worker {
     engine: Engine,
     phase: Phase,
-    options: Arc<Options>,
+    faults: InForce,
     latency: Latency,
 }
 
@@ -62,9 +62,9 @@ struct Task {
 }
 
 impl Worker {
-    pub(super) fn new(engine: Engine, phase: Phase, options: Arc<Options>) -> Self {
-        let latency = Latency::new(&options, phase);
-        Self { engine, phase, options, latency }
+    pub(super) fn new(engine: Engine, phase: Phase, options: &Options, faults: InForce) -> Self {
+        let latency = Latency::new(options, phase);
+        Self { engine, phase, faults, latency }
     }
 
     pub(super) async fn run(mut self, mut commands: Subscription) {
@@ -75,18 +75,18 @@ impl Worker {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             // Drawn here, in the order of the commands, so that it can be repeated.
             let latency_ms = self.latency.draw();
-            let (engine, phase, options) = (self.engine.clone(), self.phase, Arc::clone(&self.options));
+            let (engine, phase, faults) = (self.engine.clone(), self.phase, self.faults.get());
             let stop = engine.stopping().clone();
             self.engine.spawn(async move {
                 // When the program ends the command stays in the outbox, and comes again.
-                stop.run_until_cancelled(handle(engine, delivery, phase, &options, latency_ms)).await;
+                stop.run_until_cancelled(handle(engine, delivery, phase, &faults, latency_ms)).await;
                 drop(place);
             });
         }
     }
 }
 
-async fn handle(engine: Engine, mut delivery: Delivery, phase: Phase, options: &Options, latency_ms: u64) {
+async fn handle(engine: Engine, mut delivery: Delivery, phase: Phase, faults: &Faults, latency_ms: u64) {
     match engine.claim(&delivery).await {
         Ok(Claim::Granted) => crash::reach(Point::WorkerClaimed),
         Ok(Claim::Duplicate) => {
@@ -103,7 +103,7 @@ async fn handle(engine: Engine, mut delivery: Delivery, phase: Phase, options: &
         }
     }
     let (publish, contents) = match Task::read(delivery.message(), phase) {
-        Ok(task) => match run(&engine, &task, &mut delivery, options, latency_ms).await {
+        Ok(task) => match run(&engine, &task, &mut delivery, faults, latency_ms).await {
             Ok(made) => made,
             Err(error) => {
                 engine.release(&delivery).await;
@@ -133,11 +133,14 @@ async fn run(
     engine: &Engine,
     task: &Task,
     delivery: &mut Delivery,
-    options: &Options,
+    faults: &Faults,
     latency_ms: u64,
 ) -> Result<(Vec<Message>, Vec<String>), Error> {
     let slots: Vec<Slot> = task.essays.iter().map(|(slot, _)| *slot).collect();
-    let fault = options.faults.find(task.phase, task.attempt, &slots);
+    let fault = faults.find(task.phase, task.attempt, &slots);
+    if let Some(point) = fault.and_then(FaultRule::crash) {
+        crash::arm(point, 0);
+    }
     let latency_ms = fault.and_then(FaultRule::delay_ms).unwrap_or(latency_ms);
     if latency_ms > 0 {
         // A worker that answers at once has nothing to report before.
@@ -176,7 +179,11 @@ async fn run(
     if fault.is_some_and(FaultRule::is_garbled) {
         message.body = message.body.slice(..message.body.len() / 2);
     }
-    Ok((vec![message], contents))
+    let mut publish = vec![message];
+    if fault.is_some_and(FaultRule::is_duplicate) {
+        publish.extend_from_within(..);
+    }
+    Ok((publish, contents))
 }
 
 /// What a phase hands on. Only the spellcheck makes a new text.

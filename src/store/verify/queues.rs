@@ -48,7 +48,7 @@ impl Check<'_> {
         let phases: Vec<_> = batch.iter().flat_map(Batch::requested_phases).collect();
         phases.into_iter().any(|(phase, record)| {
             let is_its_phase = match group {
-                Group::Orchestrator => false,
+                Group::Orchestrator | Group::StudentMatching => false,
                 Group::Spellcheck => phase == Phase::Spellcheck,
                 Group::CjAssessment => phase == Phase::CjAssessment,
                 Group::Nlp => phase == Phase::Nlp,
