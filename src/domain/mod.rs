@@ -9,6 +9,7 @@ mod batch;
 mod dead_letter;
 mod errors;
 mod essays;
+pub mod history;
 mod listing;
 mod phase;
 mod pipeline;

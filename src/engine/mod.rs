@@ -11,6 +11,7 @@ mod consume;
 mod counters;
 mod durable;
 mod error;
+mod event_log;
 mod inbound;
 mod job_runner;
 mod jobs;
@@ -27,6 +28,7 @@ mod request;
 mod rest;
 mod retention;
 mod round;
+mod seed;
 mod submission;
 mod sweep;
 mod timers;
@@ -41,6 +43,7 @@ pub use crate::bus::{Listener, TooManyConnections};
 pub use crate::store::StoredAnswer as Answer;
 pub use counters::Counters;
 pub use error::Error;
+pub use event_log::{EventFilter, EventLog, EventPage, LoggedEvent};
 pub use inbound::{DEFAULT_RETRY_REASON, readable};
 pub use jobs::{JobPreview, JobProgress, JobRequest, MAX_JOB_BATCHES, MAX_PER_SECOND};
 pub use leases::{LeaseRequest, Leased, MAX_LEASES};
@@ -49,6 +52,7 @@ pub use listing::{Page, Place};
 pub use once::RequestKey;
 pub use publish::content_id;
 pub use request::{Claim, Reader};
+pub use seed::{Seed, SeedError};
 pub use submission::Submission;
 
 use crate::bus::{self, Bus};
@@ -62,6 +66,7 @@ use once::{InFlight, Once};
 use partition::Partition;
 use request::{Cause, Request, StepReply, StepRequest};
 use round::Listeners;
+use timers::Timers;
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -123,6 +128,7 @@ struct Shared {
     jobs: Jobs,
     desk: Desk,
     rules: Rules,
+    timers: Timers,
     retain_ms: Option<u64>,
     /// One sweep at a time.
     sweeping: Semaphore,
@@ -196,6 +202,7 @@ impl Engine {
             jobs: Jobs::default(),
             desk: Desk::new(),
             rules: options.rules,
+            timers,
             retain_ms: options.retain_ms,
             sweeping: Semaphore::new(1),
             reads: Arc::new(Semaphore::new(MAX_READS)),
