@@ -1,5 +1,8 @@
 //! Composition: open, recover, serve, drain.
 
+mod leftovers;
+mod stage;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -9,14 +12,15 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ManualClock};
 use crate::domain::Rules;
-use crate::engine::{self, Engine};
-use crate::http::{self, Gateway};
+use crate::engine::Engine;
+use crate::http;
 pub use crate::http::{Limits, Tokens};
 use crate::store;
 pub use crate::store::{Checked, Restored};
 use crate::worker;
+pub use stage::Stage;
 
 /// How long requests that are being served may take once the program is told to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -74,11 +78,9 @@ impl Options {
 /// The program, serving.
 pub struct App {
     address: SocketAddr,
-    engine: Engine,
+    stage: Stage,
     server: JoinHandle<()>,
     drain: CancellationToken,
-    /// Removed with its contents when the program ends.
-    _temporary: Option<tempfile::TempDir>,
 }
 
 impl App {
@@ -87,36 +89,36 @@ impl App {
     /// # Errors
     /// Where the address cannot be listened on, or the store does not open.
     pub async fn start(options: Options, clock: Clock) -> anyhow::Result<Self> {
+        Self::begin(options, clock, None).await
+    }
+
+    /// The same by a clock that is moved by hand, with the routes below `/_test`.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_for_tests(options: Options, manual: ManualClock) -> anyhow::Result<Self> {
+        Self::begin(options, manual.clock(), Some(manual)).await
+    }
+
+    async fn begin(options: Options, clock: Clock, manual: Option<ManualClock>) -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr().context("the listener has no address")?;
         let drain = CancellationToken::new();
-        let gateway = Gateway::new(options.pipeline_limit, &options.limits, drain.clone());
-        let gateway = gateway.with_tokens(options.tokens);
-        let (router, refusals) = (http::router(gateway.clone()), http::refusals(gateway.clone()));
-        let server = tokio::spawn(http::serve(listener, router, refusals, options.limits, drain.clone()));
+        let (limits, is_test) = (options.limits.clone(), manual.is_some());
+        let (stage, gateway) = Stage::new(options, (clock, manual), drain.clone());
+        let refusals = http::refusals(gateway.clone());
+        let router = if is_test {
+            http::test_router(stage.clone(), stage.front(), &limits)
+        } else {
+            http::router(gateway.clone())
+        };
+        let server = tokio::spawn(http::serve(listener, router, refusals, limits, drain.clone()));
         // Where the rest does not start, nobody is going to be served.
         let undo = drain.clone().drop_guard();
-
-        let (store, temporary) = match options.data {
-            DataDirectory::Kept(directory) => (store::Options::new(directory), None),
-            DataDirectory::Ephemeral => {
-                let temporary = tempfile::Builder::new()
-                    .prefix("rephase-")
-                    .tempdir()
-                    .context("there is no room for a temporary store")?;
-                let options = store::Options { durable: false, ..store::Options::new(temporary.path()) };
-                (options, Some(temporary))
-            }
-        };
-        let store = store::Options { journal_bytes: options.journal_bytes, ..store };
-        let engine =
-            engine::Options { rules: options.rules, retain_ms: options.retain_ms, ..engine::Options::new(store) };
-        let engine = Engine::start(engine, clock).await?;
-        worker::start(&engine, &options.workers)?;
-        gateway.open(engine.clone());
+        stage.open(&gateway).await?;
         undo.disarm();
-        Ok(Self { address, engine, server, drain, _temporary: temporary })
+        Ok(Self { address, stage, server, drain })
     }
 
     /// Where it listens.
@@ -125,10 +127,16 @@ impl App {
         self.address
     }
 
-    /// Its engine.
+    /// Its engine, as it is now.
     #[must_use]
-    pub const fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engine(&self) -> Engine {
+        self.stage.engine_now().unwrap_or_else(|| unreachable!("there is one until the program ends"))
+    }
+
+    /// What is behind the address.
+    #[must_use]
+    pub const fn stage(&self) -> &Stage {
+        &self.stage
     }
 
     /// Serves until `shutdown`, then answers what is being served, and ends everything.
@@ -138,10 +146,10 @@ impl App {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::select! {
             () = shutdown => tracing::info!("told to end; draining"),
-            () = self.engine.failed().cancelled() => {}
+            () = self.stage.failed().cancelled() => {}
         }
-        let is_broken = self.engine.failed().is_cancelled();
-        let reason = self.engine.failure().unwrap_or("a part of it broke; see the log").to_owned();
+        let is_broken = self.stage.failed().is_cancelled();
+        let reason = self.engine().failure().unwrap_or("a part of it broke; see the log").to_owned();
         self.stop().await;
         if is_broken {
             anyhow::bail!("the server could not go on: {reason}");
@@ -163,7 +171,7 @@ impl App {
                 let _ = self.server.await;
             }
         }
-        self.engine.shutdown().await;
+        self.stage.stop().await;
     }
 }
 

@@ -35,6 +35,7 @@ pub enum Command {
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ServeArguments {
     /// Address to listen on, as HOST:PORT; port 0 lets the system choose one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
@@ -50,6 +51,19 @@ pub struct ServeArguments {
     /// simulated where this is not given.
     #[arg(long, value_name = "PHASE=WHO", value_delimiter = ',', value_parser = parse_runner)]
     pub(super) workers: Vec<(Phases, Runner)>,
+    /// File to write the ready line into as well; it appears whole, and is removed when the server ends.
+    #[arg(long, value_name = "FILE")]
+    pub(super) ready_file: Option<PathBuf>,
+    /// End when standard input does, so that nothing is left of a test whose runner dies.
+    #[arg(long)]
+    pub(super) end_with_stdin: bool,
+    /// Offer tests the routes below /_test: time, faults, events, reset, seeds, snapshots. Whoever reaches the port can
+    /// do anything with them.
+    #[arg(long)]
+    pub(super) test_api: bool,
+    /// Allow --test-api on an address that others can reach.
+    #[arg(long, requires = "test_api")]
+    pub(super) test_api_anywhere: bool,
     /// JSON list of faults for the simulated workers.
     #[arg(long, value_name = "FILE")]
     pub(super) faults: Option<PathBuf>,

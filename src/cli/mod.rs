@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod client;
 mod demo;
+mod ready;
 mod serve;
 mod signals;
 mod timeline;

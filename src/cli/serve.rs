@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::args::ServeArguments;
+use super::ready::{ReadyFile, end_of_input};
 use super::signals::Signals;
 use crate::app::{App, DataDirectory, Options, Tokens};
-use crate::clock::Clock;
+use crate::clock::{Clock, ManualClock};
 use crate::domain::Rules;
 use crate::worker::{self, Faults};
 
@@ -55,6 +56,13 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         }
     };
     let tokens = arguments.jwt_secret_file.as_deref().map(read_tokens).transpose()?;
+    let is_reachable = !arguments.listen.ip().is_loopback();
+    anyhow::ensure!(
+        !arguments.test_api || !is_reachable || arguments.test_api_anywhere,
+        "--test-api lets whoever reaches {} do anything; listen on 127.0.0.1, or say --test-api-anywhere",
+        arguments.listen
+    );
+    anyhow::ensure!(arguments.test_api || !faults.can_crash(), "a fault rule with crash needs --test-api");
     let data =
         if arguments.ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(arguments.data_dir.clone()) };
     let (max_user_retries, retry_cooldown_ms) = (arguments.max_retries, arguments.retry_cooldown_ms);
@@ -91,16 +99,29 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         tokens,
         ..Options::new(data)
     };
-    let app = App::start(options, Clock::system()).await?;
-    let url = format!("http://{}", app.address());
-    tracing::info!(url, "serving");
-    let ready = json!({ "ready": true, "url": url, "pid": std::process::id() });
-    let mut output = std::io::stdout();
-    writeln!(output, "{ready}").and_then(|()| output.flush()).context("standard output is closed")?;
+    let end_of_input = if arguments.end_with_stdin { Some(end_of_input()?) } else { None };
+    let app = if arguments.test_api {
+        App::start_for_tests(options, ManualClock::following()).await?
+    } else {
+        App::start(options, Clock::system()).await?
+    };
+    let _ready_file = match announce(&app, arguments.ready_file.as_deref()) {
+        Ok(ready_file) => ready_file,
+        Err(error) => {
+            app.stop().await;
+            return Err(error);
+        }
+    };
 
     let (told, drained) = tokio::sync::oneshot::channel();
     let signals = async {
-        signals.next().await;
+        match end_of_input {
+            Some(end_of_input) => tokio::select! {
+                () = signals.next() => {}
+                () = end_of_input => tracing::info!("standard input has ended"),
+            },
+            None => signals.next().await,
+        }
         // The server may have come to its end by itself in the same moment.
         let _ = told.send(());
         signals.next().await;
@@ -112,4 +133,15 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         ended = served => ended,
         () = signals => anyhow::bail!("told to end twice; not everything was drained"),
     }
+}
+
+/// Says on standard output, and in a file where one is wanted, that the server is ready.
+fn announce(app: &App, file: Option<&Path>) -> anyhow::Result<Option<ReadyFile>> {
+    let url = format!("http://{}", app.address());
+    tracing::info!(url, "serving");
+    let ready = json!({ "ready": true, "url": url, "pid": std::process::id() }).to_string();
+    let file = file.map(|path| ReadyFile::write(path, &ready)).transpose()?;
+    let mut output = std::io::stdout();
+    writeln!(output, "{ready}").and_then(|()| output.flush()).context("standard output is closed")?;
+    Ok(file)
 }

@@ -196,7 +196,8 @@ impl Player<'_> {
                 self.now = self.now.max(timer.due);
                 self.go(timer.input())
             }
-            None => {
+            // One that waits for its students is refused by the step.
+            Some(Timer { kind: TimerKind::StudentValidation, .. }) | None => {
                 self.wait(PAUSE_MS)?;
                 self.go(Input::RetryPhase(RetryRequest::whole(by, phase, reason.to_owned())))
             }
@@ -295,7 +296,12 @@ impl Player<'_> {
                     self.open = Some((batch.clone(), number, *outgoing));
                 }
                 // What is over has been heard, and the timers follow from the record.
-                Effect::Publish(_) | Effect::ArmTimer(_) | Effect::DisarmTimer(_) | Effect::Recall { .. } => {}
+                Effect::Publish(_)
+                | Effect::Show(_)
+                | Effect::TellOwner(_)
+                | Effect::ArmTimer(_)
+                | Effect::DisarmTimer(_)
+                | Effect::Recall { .. } => {}
             }
         }
         self.batch = Some(batch);
@@ -306,7 +312,16 @@ impl Player<'_> {
 /// Whether a worker has to do something about it.
 const fn is_command(data: &Data) -> bool {
     match data {
-        Data::Spellcheck(_) | Data::CjAssessment(_) | Data::Nlp(_) | Data::AiFeedback(_) => true,
-        Data::Registered(_) | Data::ContentProvisioned(_) | Data::PhaseSkipped(_) | Data::PipelineCompleted(_) => false,
+        Data::Spellcheck(_) | Data::CjAssessment(_) | Data::Nlp(_) | Data::AiFeedback(_) | Data::StudentMatching(_) => {
+            true
+        }
+        Data::Registered(_)
+        | Data::ContentProvisioned(_)
+        | Data::PhaseSkipped(_)
+        | Data::PipelineCompleted(_)
+        | Data::PhaseOutcome(_)
+        | Data::AssociationsConfirmed(_)
+        | Data::EssaysReady(_)
+        | Data::Notification(_) => false,
     }
 }

@@ -10,6 +10,7 @@ mod body;
 mod content;
 mod context;
 mod dead_letters;
+mod direct;
 mod health;
 mod internal;
 mod limit;
@@ -20,6 +21,7 @@ mod problem;
 mod retry_jobs;
 mod serve;
 mod socket;
+pub mod test_api;
 mod tokens;
 mod views;
 mod workers;
@@ -34,10 +36,12 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use body::Bodies;
+pub use direct::Answered;
 use limit::PipelineLimit;
 use notifications::Audience;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
+pub use test_api::{Backstage, Front, Refusal, test_router};
 pub use tokens::Tokens;
 use views::Views;
 
@@ -83,6 +87,12 @@ impl Gateway {
     pub fn open(&self, engine: Engine) {
         // A second engine would be a mistake of this program's composition; the first one stays.
         let _ = self.engine.set(engine);
+    }
+
+    /// Is cancelled when nothing new is to be waited for.
+    #[must_use]
+    pub const fn drain(&self) -> &CancellationToken {
+        &self.drain
     }
 
     fn engine(&self) -> Result<&Engine, Problem> {

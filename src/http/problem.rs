@@ -125,6 +125,15 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, codes::REQUEST_TIMEOUT, error)
     }
 
+    /// What was asked for takes too long.
+    pub(super) fn timed_out(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Timeout.as_str(), error)
+    }
+
+    pub(super) fn failed(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::ProcessingError.as_str(), error)
+    }
+
     pub(super) fn no_room() -> Self {
         Self::unavailable("too many large requests are being served; try again in a moment")
     }
