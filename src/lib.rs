@@ -14,6 +14,7 @@
 //! | [`http`] | the gateway |
 //! | [`app`] | composition: open, recover, serve, drain |
 //! | [`cli`] | the command line |
+//! | [`fixture`] | a server inside a Rust test |
 //! | [`crash`] | the points at which a crash is interesting |
 //! | [`clock`] | the system's clock and a manual one |
 
@@ -25,6 +26,9 @@ pub mod contract;
 pub mod crash;
 pub mod domain;
 pub mod engine;
+pub mod fixture;
 pub mod http;
 pub mod store;
 pub mod worker;
+
+pub use fixture::Fixture;

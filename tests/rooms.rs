@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What each room may use besides itself. `domain` is the vocabulary of all but `contract`; `store` is used by `engine`
 /// and by composition alone.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("contract", &[]),
     ("domain", &["contract"]),
     ("clock", &["domain"]),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("http", &["contract", "domain", "engine"]),
     ("app", &["clock", "domain", "store", "engine", "http", "worker"]),
     ("cli", &["app", "clock", "domain", "worker"]),
+    ("fixture", &["app", "clock", "contract", "domain", "engine", "http"]),
 ];
 
 /// Libraries that only one room may name.
