@@ -134,7 +134,7 @@ const PAUSE_MS: u64 = 1_000;
 /// first.
 pub fn play(story: &Story, rules: &Rules, began: Millis) -> Result<Played, (usize, Impossible)> {
     let id = story.id;
-    let mut player = Player { id, batch: None, now: began, rules, played: Vec::new(), open: None, number: 0 };
+    let mut player = Player { id, batch: None, began, now: began, rules, played: Vec::new(), open: None, number: 0 };
     let registration = Registration::new(id, story.registration.clone(), began).map_err(|error| (0, error.into()))?;
     let by = story.registration.user_id.as_str().to_owned();
     player.go(Input::Register(Box::new(registration))).map_err(|error| (0, error))?;
@@ -155,6 +155,7 @@ pub fn play(story: &Story, rules: &Rules, began: Millis) -> Result<Played, (usiz
 struct Player<'a> {
     id: BatchId,
     batch: Option<Batch>,
+    began: Millis,
     now: Millis,
     rules: &'a Rules,
     played: Vec<(Phase, Arc<Attempt>)>,
@@ -286,8 +287,8 @@ impl Player<'_> {
         let origin = Arc::<Origin>::default();
         self.number += 1;
         let correlation_id = Uuid::new_v5(&self.id.0, format!("history/{}", self.number).as_bytes());
-        let (now, rules) = (self.now, self.rules);
-        let context = Context { now, up_since: now, correlation_id, origin: &origin, rules };
+        let (now, up_since, rules) = (self.now, self.began, self.rules);
+        let context = Context { now, up_since, correlation_id, origin: &origin, rules };
         let Step { batch, effects } = step(self.batch.as_ref(), input, &context)?;
         for (number, effect) in effects.into_iter().enumerate() {
             match effect {
