@@ -89,7 +89,8 @@ async fn nothing_of_it_is_there_without_the_option() {
 
 fn serve(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rephase"));
-    command.args(["serve", "--ephemeral"]).args(arguments).stdin(Stdio::null());
+    // One that is not refused ends all the same.
+    command.args(["serve", "--ephemeral", "--end-with-stdin"]).args(arguments).stdin(Stdio::null());
     command
 }
 
@@ -281,6 +282,10 @@ async fn a_fault_rule_can_end_the_process() {
     let body = json!({ "requested_pipeline": "nlp" });
     let asked = process.client.request(Method::POST, &format!("/v1/batches/{batch}/pipelines")).json(&body);
     let _ = Client::try_send(asked).await;
+    let began = std::time::Instant::now();
+    while Client::try_send(process.client.request(Method::GET, "/livez")).await.is_ok() {
+        assert!(began.elapsed() < PATIENCE, "it lives");
+    }
     assert_eq!(process.wait().code(), None, "it ended by a signal");
 }
 
