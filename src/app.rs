@@ -107,11 +107,11 @@ impl App {
         let drain = CancellationToken::new();
         let (limits, is_test) = (options.limits.clone(), manual.is_some());
         let (stage, gateway) = Stage::new(options, (clock, manual), drain.clone());
-        let refusals = http::refusals(gateway.clone());
-        let router = if is_test {
-            http::test_router(stage.clone(), stage.front(), &limits)
+        let front = stage.front();
+        let (router, refusals) = if is_test {
+            (http::test_router(stage.clone(), front, &limits), http::test_refusals(front))
         } else {
-            http::router(gateway.clone())
+            (http::router(gateway.clone()), http::refusals(gateway.clone()))
         };
         let server = tokio::spawn(http::serve(listener, router, refusals, limits, drain.clone()));
         // Where the rest does not start, nobody is going to be served.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Engine, Error, blocking};
+use crate::clock::Work;
 use crate::crash::{self, Point};
 use crate::store::Commit;
 
@@ -15,11 +16,11 @@ const BITE: usize = 16;
 
 pub(super) fn start(engine: &Engine, interval_ms: u64) {
     let handle = engine.clone();
-    engine.spawn_core(run(handle, interval_ms));
+    let work = engine.clock().work("the sweep");
+    engine.spawn_core(run(handle, interval_ms, work));
 }
 
-async fn run(engine: Engine, interval_ms: u64) {
-    let mut work = engine.clock().work("the sweep");
+async fn run(engine: Engine, interval_ms: u64, mut work: Work) {
     loop {
         match engine.sweep().await {
             Ok(0) => {}

@@ -61,12 +61,13 @@ impl Alarm {
 
 pub(super) fn start(engine: &Engine, alarm: Arc<Alarm>) {
     let handle = engine.clone();
-    engine.spawn_core(run(handle, alarm));
+    // From now on, and not only once the task has its first turn.
+    let work = engine.clock().work(TIMERS);
+    engine.spawn_core(run(handle, alarm, work));
 }
 
-async fn run(engine: Engine, alarm: Arc<Alarm>) {
+async fn run(engine: Engine, alarm: Arc<Alarm>, mut work: Work) {
     let mut broken = HashSet::new();
-    let mut work = engine.clock().work(TIMERS);
     loop {
         alarm.tell(None);
         // Until the timers have been read, any that is committed counts as sooner.

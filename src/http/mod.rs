@@ -41,7 +41,7 @@ use limit::PipelineLimit;
 use notifications::Audience;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
-pub use test_api::{Backstage, Front, Refusal, test_router};
+pub use test_api::{Backstage, Front, Refusal, test_refusals, test_router};
 pub use tokens::Tokens;
 use views::Views;
 

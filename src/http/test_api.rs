@@ -160,6 +160,19 @@ pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits) -
         })
 }
 
+/// What connections past the limit get, as [`super::refusals`]; of what is behind `front` now, so that nothing that was
+/// put aside is kept.
+pub fn test_refusals(front: &Front) -> Router {
+    let front = front.clone();
+    let health = get(move |request: Request| {
+        let front = front.clone();
+        async move { front.serve(request).await }
+    });
+    let full = Router::new().fallback(problem::full).layer(middleware::from_fn(correlate));
+    let routes = ["/healthz", "/livez", "/readyz"].into_iter();
+    routes.fold(Router::new(), |router, path| router.route(path, health.clone())).fallback_service(full)
+}
+
 async fn reset<B: Backstage>(State(tests): State<Tests<B>>) -> Result<Json<Value>, Problem> {
     tests.backstage.reset().await?;
     Ok(Json(json!({ "status": "empty" })))
