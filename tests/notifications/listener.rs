@@ -73,13 +73,22 @@ impl Socket {
 
     /// The next event.
     pub async fn event(&mut self) -> Value {
-        loop {
-            match self.heard().await {
-                Heard::Event(event) => return event,
-                Heard::Ping => {}
-                end @ (Heard::Closed(..) | Heard::Ended) => panic!("the socket ended: {end:?}"),
-            }
+        match self.other_than_ping().await {
+            Heard::Event(event) => event,
+            end => panic!("the socket ended: {end:?}"),
         }
+    }
+
+    async fn other_than_ping(&mut self) -> Heard {
+        let other = async {
+            loop {
+                let heard = self.heard().await;
+                if heard != Heard::Ping {
+                    return heard;
+                }
+            }
+        };
+        timeout(PATIENCE, other).await.expect("more than pings")
     }
 
     pub async fn events(&mut self, count: usize) -> Vec<Value> {
@@ -93,10 +102,10 @@ impl Socket {
     /// Why it is closed, whatever comes before.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
-            match self.heard().await {
+            match self.other_than_ping().await {
                 Heard::Closed(code, reason) => return (code, reason),
-                Heard::Ended => panic!("the socket ended without a reason"),
-                Heard::Event(_) | Heard::Ping => {}
+                Heard::Event(_) => {}
+                end => panic!("the socket ended without a reason: {end:?}"),
             }
         }
     }
