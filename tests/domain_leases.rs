@@ -65,6 +65,9 @@ fn a_lease_ends_in_time_unless_its_worker_lives_and_with_the_deadline_all_the_sa
     world.now = world.now.plus(18_000);
     world.apply(extended(1));
     assert_eq!(world.armed[0].due, world.now.plus(20_000));
+    // Whoever is late by half of the attempt's own time is stuck, however short the lease.
+    assert_eq!(world.batch().stuck_since(began.plus(29_999)), None);
+    assert_eq!(world.batch().stuck_since(began.plus(30_000)), Some(began.plus(30_000)));
     assert_eq!(world.refuse(Input::DeadlineExpired { phase: Spellcheck, attempt: 1 }), STALE, "it was extended");
     for _ in 0..2 {
         world.now = world.now.plus(17_000);
@@ -80,9 +83,6 @@ fn a_lease_ends_in_time_unless_its_worker_lives_and_with_the_deadline_all_the_sa
     assert_eq!(attempt_view(attempt, |_| None)["worker_id"], "w1");
     let error = attempt.end.as_ref().and_then(|end| end.error.as_ref()).expect("an error");
     assert_eq!(error.category, Category::Transient);
-    // Whoever is late by half of the attempt's own time is stuck, however short the lease.
-    assert_eq!(world.batch().stuck_since(began.plus(29_999)), None);
-    assert_eq!(world.batch().stuck_since(began.plus(30_000)), Some(began.plus(30_000)));
 }
 
 #[test]

@@ -328,7 +328,8 @@ async fn a_failure_says_when_to_try_again() {
 
 #[tokio::test]
 async fn a_command_that_is_out_of_date_is_given_to_nobody() {
-    let server = Server::start(setup()).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = Server::start(Setup { data: kept(directory.path()), ..setup() }).await;
     let (client, worker) = (&server.client, Worker::new(&server.client, "w1"));
     let cancelled = waiting(client, 1).await;
     client.post(&format!("/v1/batches/{cancelled}/cancel"), json!({})).await;
@@ -336,6 +337,9 @@ async fn a_command_that_is_out_of_date_is_given_to_nobody() {
     let tasks = worker.ask("spellcheck", 4, 30_000).await;
     assert_eq!((tasks.len(), &tasks[0]["batch_id"]), (1, &json!(batch)));
     assert_eq!(client.get("/internal/v1/dead-letters").await.json()["dead_letters"], json!([]));
+    server.app.stop().await;
+    let checked = rephase::app::verify(directory.path(), &mut |said| panic!("{said}")).expect("it can be read");
+    assert_eq!(checked.messages, 0, "and it does not come again");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod harness;
 #[path = "leases/worker.rs"]
 mod worker;
 
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use harness::{Server, Setup, kept, verify};
 use rephase::domain::Phase;
@@ -125,8 +125,8 @@ async fn only_so_many_workers_can_wait() {
     for one in &mut waiting {
         assert!(one.as_mut().poll(&mut context).is_pending());
     }
-    let refused = engine.offered(&[Phase::Spellcheck]).await;
-    assert!(matches!(refused, Err(rephase::engine::Error::Overloaded)), "{refused:?}");
+    let refused = std::pin::pin!(engine.offered(&[Phase::Spellcheck])).poll(&mut context);
+    assert!(matches!(refused, Poll::Ready(Err(rephase::engine::Error::Overloaded))), "{refused:?}");
     drop(waiting.pop());
     let mut one = Box::pin(engine.offered(&[Phase::Spellcheck]));
     assert!(one.as_mut().poll(&mut context).is_pending());

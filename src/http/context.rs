@@ -127,7 +127,7 @@ pub(super) struct Named {
 }
 
 /// From how many bytes on a body is read beside the runtime: it takes about a millisecond then.
-const LARGE_BODY_BYTES: usize = 256 * 1_024;
+pub(super) const LARGE_BODY_BYTES: usize = 256 * 1_024;
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Gateway> for Body<T> {
     type Rejection = Problem;

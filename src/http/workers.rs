@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::batches::MAX_TEXT_BYTES;
-use super::context::{Body, CorrelationId, answer, respond};
+use super::context::{Body, CorrelationId, LARGE_BODY_BYTES, answer, respond};
 use super::{Gateway, Problem};
 use crate::contract::requests::ClientId;
 use crate::contract::{ErrorCode, PhaseName, Text};
@@ -135,8 +135,18 @@ pub(super) async fn lease(
             () = tokio::time::sleep_until(ends_at) => break leased,
         }
     };
-    let tasks = leased.iter().map(TaskView::of).collect::<Result<Vec<_>, _>>()?;
-    Ok(Json(Tasks { tasks }).into_response())
+    let size: usize = leased.iter().map(|leased| leased.command.body.len()).sum();
+    let shown = if size < LARGE_BODY_BYTES {
+        shown(&leased)?
+    } else {
+        tokio::task::spawn_blocking(move || shown(&leased)).await.map_err(|_| Problem::broken())??
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], shown).into_response())
+}
+
+fn shown(leased: &[Leased]) -> Result<Vec<u8>, Problem> {
+    let tasks = leased.iter().map(TaskView::of).collect::<Result<_, _>>()?;
+    serde_json::to_vec(&Tasks { tasks }).map_err(|_| Problem::broken())
 }
 
 #[derive(Serialize)]
