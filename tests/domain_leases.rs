@@ -129,7 +129,8 @@ fn what_a_worker_brings_is_all_of_its_task_and_nothing_else() {
         | Effect::RecordAttempt { .. }
         | Effect::ArmTimer(_)
         | Effect::DisarmTimer(_)
-        | Effect::Recall { .. } => None,
+        | Effect::Recall { .. }
+        | Effect::TellOwner(_) => None,
     });
     let Some(Data::PhaseOutcome(outcome)) = shown.map(|outgoing| &outgoing.data) else { panic!("{effects:#?}") };
     assert_eq!((outcome.phase_status, outcome.processed_essays.len()), (BatchStatus::CompletedSuccessfully, 2));

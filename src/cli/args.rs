@@ -22,7 +22,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the HTTP API, with simulated workers for every phase that nobody else runs.
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     /// Write the state of a server, as it is at one moment, into a file.
     Backup(BackupArguments),
     /// Make a data directory out of a backup.

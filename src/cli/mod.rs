@@ -20,7 +20,7 @@ pub use args::{Arguments, Command};
 /// What a person should read on standard error before the program ends with 1.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Serve(arguments) => serve::run(arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Serve(arguments) => serve::run(*arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Backup(arguments) => backup::backup(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Restore(arguments) => backup::restore(arguments).await.map(|()| ExitCode::SUCCESS),
