@@ -8,7 +8,8 @@ use std::time::Duration;
 use harness::{Answer, Client, PATIENCE, Process, START, Server, Setup, kept, phase_status, run};
 use rephase::app::{App, DataDirectory, Options};
 use rephase::clock::ManualClock;
-use rephase::worker;
+use rephase::domain::Phase;
+use rephase::worker::{self, Runner};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -32,7 +33,11 @@ struct Tested {
 
 impl Tested {
     async fn start(data: DataDirectory) -> Self {
-        let workers = worker::Options { latency_ms: 0..=0, ..worker::Options::default() };
+        Self::with(data, worker::Options::default()).await
+    }
+
+    async fn with(data: DataDirectory, workers: worker::Options) -> Self {
+        let workers = worker::Options { latency_ms: 0..=0, ..workers };
         let options = Options { workers, ..Options::new(data) };
         let app = App::start_for_tests(options, ManualClock::new(START)).await.expect("it starts");
         let client = Client::new(&format!("http://{}", app.address()));
@@ -193,6 +198,30 @@ async fn deadlines_and_the_sweep_come_in_their_time() {
 }
 
 #[tokio::test]
+async fn what_waits_for_somebody_outside_does_not_hold_up_the_time() {
+    let mut workers = worker::Options::default();
+    workers.runners[Phase::Spellcheck.index()] = Runner::Remote;
+    let tested = Tested::with(DataDirectory::Ephemeral, workers).await;
+    // More than lie where workers ask for them.
+    let mut batches = Vec::new();
+    for _ in 0..80 {
+        batches.push(tested.client.ready_batch(1).await);
+        assert_eq!(tested.client.pipeline(&batches[batches.len() - 1], "spellcheck").await.status, 202);
+    }
+    tested.advance(0).await;
+    let lease = json!({ "worker_id": "w1", "phases": ["spellcheck"], "max": 1, "wait_ms": 0, "lease_ms": 5_000 });
+    let leased = tested.client.post("/v1/workers/lease", lease).await;
+    assert_eq!(leased.status, 200, "{}", leased.text);
+    let of_leased = leased.json()["tasks"][0]["batch_id"].as_str().expect("a task").to_owned();
+    tested.advance(15 * 60_000).await;
+    for batch in &batches {
+        let first = &tested.client.attempts(batch, "spellcheck").await[0];
+        let ended = if *batch == of_leased { 5_000 } else { 15 * 60_000 };
+        assert_eq!((&first["outcome"], ms(&first["ended_at"])), (&json!("failed"), ended));
+    }
+}
+
+#[tokio::test]
 async fn a_reset_leaves_nothing_and_nobody_waiting() {
     let tested = Tested::ephemeral().await;
     let rule = json!([{ "error_code": "TIMEOUT", "phase": "nlp", "retry_after_ms": 60_000 }]);
@@ -296,22 +325,22 @@ async fn events_are_listed_in_order_and_by_what_they_are_about() {
     let all = tested.done("GET", "/_test/events", &json!({})).await;
     let events = all["events"].as_array().expect("a list");
     assert_eq!((all["published"].as_u64(), &all["dropped"]), (Some(events.len() as u64), &json!(0)));
-    assert_eq!((&all["next_after"], events.len()), (&json!(null), 14));
+    assert_eq!(all["next_after"], Value::Null);
     assert!((1..).zip(events).all(|(number, event)| event["number"] == number), "{all:#}");
 
     let of_one = tested.done("GET", &format!("/_test/events?batch_id={one}"), &json!({})).await;
-    let topics: Vec<_> = of_one["events"].as_array().expect("a list").iter().map(|event| &event["topic"]).collect();
+    let topics = of_one["events"].as_array().expect("a list").iter().map(|event| &event["topic"]);
+    // What the user is told stands between.
+    let topics: Vec<_> = topics.filter(|topic| **topic != "huleedu.notification.teacher.requested.v1").collect();
     let names = [
         "huleedu.batch.essays.registered.v1",
         "huleedu.batch.content.provisioning.completed.v1",
-        "huleedu.notification.teacher.requested.v1",
         "huleedu.els.spellcheck.initiate.command.v1",
         "huleedu.els.batch.phase.outcome.v1",
         "huleedu.batch.pipeline.completed.v1",
-        "huleedu.notification.teacher.requested.v1",
     ];
     assert_eq!(topics, names);
-    let path = format!("/_test/events?batch_id={other}&topic={}&after=7", names[4]);
+    let path = format!("/_test/events?batch_id={other}&topic={}&after=5", names[3]);
     let outcomes = tested.done("GET", &path, &json!({})).await;
     assert_eq!(outcomes["events"][0]["message"]["data"]["batch_id"], json!(other), "{outcomes:#}");
     assert_eq!(outcomes["events"].as_array().map(Vec::len), Some(1));

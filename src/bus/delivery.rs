@@ -76,6 +76,16 @@ impl Delivery {
         }
     }
 
+    /// Nobody in this process works on it until somebody takes it up: a manual clock does not wait for it.
+    pub fn set_aside(&mut self) {
+        self.work = None;
+    }
+
+    /// Somebody takes it up.
+    pub fn take_up(&mut self, clock: &Clock) {
+        self.work.get_or_insert_with(|| clock.work(super::ON_ITS_WAY));
+    }
+
     /// The message was handled. Call it once the commit that takes it out of the outbox is durable.
     pub fn acknowledge(mut self) {
         self.returns = None;

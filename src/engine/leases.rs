@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::request::{Cause, Request, StepReply, StepRequest};
 use super::{Engine, Error, Submission};
 use crate::bus::Delivery;
+use crate::clock::Clock;
 use crate::contract::Message;
 use crate::contract::idempotency::Key;
 use crate::crash::{self, Point};
@@ -22,6 +23,9 @@ use crate::domain::{Batch, BatchId, Input, Phase};
 
 /// How many commands of one phase lie on the desk. More wait in the channel of their group, and then in the outbox.
 const SHELF: usize = 64;
+
+/// The same by a manual clock, which goes on once nobody waits for a place.
+const MANUAL_SHELF: usize = 16_384;
 
 /// The most leases of one request. A command of a large batch is a few hundred kilobytes.
 pub const MAX_LEASES: usize = 16;
@@ -74,10 +78,11 @@ struct Laid {
 }
 
 impl Desk {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(clock: &Clock) -> Self {
+        let places = if clock.is_manual() { MANUAL_SHELF } else { SHELF };
         let shelf = || Shelf {
             is_open: AtomicBool::new(false),
-            places: Arc::new(Semaphore::new(SHELF)),
+            places: Arc::new(Semaphore::new(places)),
             commands: Mutex::default(),
             arrived: Notify::new(),
         };
@@ -142,10 +147,12 @@ impl Engine {
     }
 
     /// Lays a command where whoever asks for it gets it, and waits while there is no place.
-    pub async fn offer(&self, phase: Phase, delivery: Delivery) {
+    pub async fn offer(&self, phase: Phase, mut delivery: Delivery) {
         let Shelf { places, commands, arrived, .. } = self.shared.desk.shelf(phase);
         // Never closed.
         let Ok(place) = Arc::clone(places).acquire_owned().await else { return };
+        // What follows is up to somebody outside.
+        delivery.set_aside();
         let laid = Laid { delivery, _place: place };
         commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(laid);
         arrived.notify_one();
@@ -194,7 +201,8 @@ impl Engine {
 
     async fn grant(&self, request: &LeaseRequest, taken: Vec<(Phase, Delivery)>) -> Result<Vec<Leased>, Error> {
         let mut pending = Vec::with_capacity(taken.len());
-        for (phase, delivery) in taken {
+        for (phase, mut delivery) in taken {
+            delivery.take_up(self.clock());
             match self.send_grant(request, phase, &delivery).await {
                 Ok(answer) => pending.push(Pending { delivery, phase, answer }),
                 Err(unreadable) => self.refuse(delivery, &unreadable).await,

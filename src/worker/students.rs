@@ -3,47 +3,46 @@
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::outside::leave_to_events;
 use super::{Options, StudentMatching};
-use crate::bus;
-use crate::bus::Delivery;
+use crate::bus::{self, Delivery, Subscription};
 use crate::contract::commands::StudentMatchingInitiate;
 use crate::contract::enums::ValidationMethod;
 use crate::contract::events::{StudentAssociation, StudentAssociationsConfirmed};
 use crate::contract::{Envelope, EventName, Group, Headers, Message, SCHEMA_VERSION, Topic, services};
 use crate::domain::Millis;
-use crate::engine::Claim;
-use crate::engine::Engine;
+use crate::engine::{Claim, Engine};
 
 /// Starts the consumer of the commands. It ends with the engine.
 pub(super) fn start(engine: &Engine, options: &Options) -> Result<(), bus::Error> {
-    let mut commands = engine.bus().subscribe(Group::StudentMatching)?;
-    let (engine, who) = (engine.clone(), options.student_matching);
+    let commands = engine.bus().subscribe(Group::StudentMatching)?;
     let (stop, handle) = (engine.stopping().clone(), engine.clone());
-    handle.spawn(async move {
-        let consume = async {
-            while let Some(delivery) = commands.next().await {
-                handle_command(&engine, delivery, who).await;
-            }
-        };
-        stop.run_until_cancelled(consume).await;
-    });
+    match options.student_matching {
+        StudentMatching::Simulated => engine.spawn(async move {
+            stop.run_until_cancelled(run(handle, commands)).await;
+        }),
+        StudentMatching::Events => engine.spawn(async move {
+            stop.run_until_cancelled(leave_to_events(handle, commands)).await;
+        }),
+    }
     Ok(())
 }
 
-async fn handle_command(engine: &Engine, delivery: Delivery, who: StudentMatching) {
+async fn run(engine: Engine, mut commands: Subscription) {
+    while let Some(delivery) = commands.next().await {
+        answer(&engine, delivery).await;
+    }
+}
+
+async fn answer(engine: &Engine, delivery: Delivery) {
     match engine.claim(&delivery).await {
         Ok(Claim::Granted) => {}
         Ok(Claim::Duplicate) => return settle(engine, delivery, Vec::new()).await,
         Ok(Claim::Busy { .. }) => return delivery.reject("somebody is handling it"),
         Err(error) => return delivery.reject(&error.to_string()),
     }
-    let answer = match who {
-        StudentMatching::Simulated => confirmed(delivery.message(), engine.clock().now()).map(|message| vec![message]),
-        // It was published, and whoever is outside has it from there.
-        StudentMatching::Events => Ok(Vec::new()),
-    };
-    match answer {
-        Ok(publish) => settle(engine, delivery, publish).await,
+    match confirmed(delivery.message(), engine.clock().now()) {
+        Ok(message) => settle(engine, delivery, vec![message]).await,
         Err(error) => {
             tracing::warn!(key = %delivery.message().key, %error, "a command was refused");
             engine.refuse(delivery, &error.to_string()).await;
