@@ -38,19 +38,21 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
 }
 
 fn as_json(checked: &Checked) -> String {
-    let Checked { batches, attempts, messages, keys, timers, jobs, letters, contents, violations } = checked;
+    let Checked { batches, attempts, messages, keys, timers, jobs, letters, contents, events, violations } = checked;
     json!({
         "batches": batches, "attempts": attempts, "messages": messages, "keys": keys, "timers": timers,
-        "retry_jobs": jobs, "dead_letters": letters, "contents": contents, "violations": violations,
+        "retry_jobs": jobs, "dead_letters": letters, "contents": contents, "events": events,
+        "violations": violations,
     })
     .to_string()
 }
 
 pub(super) fn as_text(checked: &Checked) -> String {
-    let Checked { batches, attempts, messages, keys, timers, jobs, letters, contents, violations } = checked;
+    let Checked { batches, attempts, messages, keys, timers, jobs, letters, contents, events, violations } = checked;
     let verdict = if *violations == 0 { "sound".to_owned() } else { format!("{violations} violation(s)") };
     format!(
         "{verdict}: {batches} batches, {attempts} ended attempts, {messages} messages on their way, {timers} timers, \
-         {keys} idempotency keys, {jobs} retry jobs, {letters} dead letters, {contents} texts"
+         {keys} idempotency keys, {jobs} retry jobs, {letters} dead letters, {contents} texts, \
+         {events} events"
     )
 }

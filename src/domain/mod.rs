@@ -9,6 +9,7 @@ mod batch;
 mod dead_letter;
 mod errors;
 mod essays;
+mod event_log;
 pub mod history;
 mod listing;
 mod phase;
@@ -24,6 +25,7 @@ pub use batch::{Batch, BatchDetails, BatchId, Class, Essay, EssayContent, Run, S
 pub use dead_letter::{DeadLetter, Decision, LetterChange, LetterEvent, LetterId, LetterState};
 pub use errors::{Category, MAX_ERROR_MESSAGE_CHARS, PhaseError, RetryPolicy};
 pub use essays::EssayCounts;
+pub use event_log::{EventGroup, EventId, GroupPlace, NoEventGroup, NoEventId};
 pub use listing::{Facet, Filter};
 pub use phase::{EssayOutput, EssayResult, Phase, PhaseRecord, PhaseState};
 pub use pipeline::{ResolveError, dependencies, dependents, needs_prompt, resolve};

@@ -2,8 +2,8 @@
 //!
 //! Every batch belongs to one partition, a thread, which loads its record, steps, commits and answers; so the steps of a
 //! batch are in order without a lock. Beside the partitions: the outbox relay, which feeds the bus with what was
-//! committed; the orchestrator's consumer, which turns messages into steps; the timers; the sweep. Everybody else uses
-//! the [`Engine`] handle and never the store.
+//! committed; the orchestrator's consumer, which turns messages into steps; the timers; the sweep; readers of the log of
+//! events, each at its own pace. Everybody else uses the [`Engine`] handle and never the store.
 
 mod backup;
 mod cache;
@@ -12,6 +12,8 @@ mod counters;
 mod durable;
 mod error;
 mod event_log;
+mod events;
+mod groups;
 mod inbound;
 mod job_runner;
 mod jobs;
@@ -22,6 +24,7 @@ mod notices;
 mod once;
 mod orchestrator;
 mod partition;
+mod posting;
 mod publish;
 mod relay;
 mod request;
@@ -31,6 +34,7 @@ mod round;
 mod seed;
 mod submission;
 mod sweep;
+mod tail;
 mod timers;
 
 use std::sync::Arc;
@@ -44,12 +48,15 @@ pub use crate::store::StoredAnswer as Answer;
 pub use counters::Counters;
 pub use error::Error;
 pub use event_log::{EventFilter, EventLog, EventPage, LoggedEvent};
+pub use events::{EventReader, Read, Start, StreamFilter};
+pub use groups::Acknowledged;
 pub use inbound::{DEFAULT_RETRY_REASON, readable};
 pub use jobs::{JobPreview, JobProgress, JobRequest, MAX_JOB_BATCHES, MAX_PER_SECOND};
 pub use leases::{LeaseRequest, Leased, MAX_LEASES};
 pub use letters::{Decided, Decisions, LetterFilter, MAX_DECISIONS, MAX_DELIVERIES, Undecided};
 pub use listing::{Page, Place};
 pub use once::RequestKey;
+pub use posting::Posted;
 pub use publish::content_id;
 pub use request::{Claim, Reader};
 pub use seed::{Seed, SeedError};
@@ -66,6 +73,7 @@ use once::{InFlight, Once};
 use partition::Partition;
 use request::{Cause, Request, StepReply, StepRequest};
 use round::Listeners;
+use tail::Tail;
 use timers::Timers;
 
 /// How the engine runs.
@@ -133,6 +141,8 @@ struct Shared {
     /// One sweep at a time.
     sweeping: Semaphore,
     reads: Arc<Semaphore>,
+    tail: Arc<Tail>,
+    log_reads: Semaphore,
     up_since: Millis,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -150,9 +160,11 @@ impl Engine {
         let stop = CancellationToken::new();
         let failed = CancellationToken::new();
         let bus = Arc::new(Bus::new(&options.bus, &clock, &tasks, &stop));
-        let (feed, relays) = relay::channels(Arc::clone(&bus), clock.clone());
+        let tail = Arc::new(Tail::new());
+        let (feed, relays) = relay::channels(Arc::clone(&bus), clock.clone(), Arc::clone(&tail));
         let store_options = options.store.clone();
         let store = blocking(move || Store::open(&store_options, feed)).await?;
+        tail.begin(store.event_log().map_or(0, |log| log.next));
         let counters = Arc::new(Counters::default());
         let up_since = clock.now();
         let (timers, timer_service) = timers::channel(&clock);
@@ -206,6 +218,8 @@ impl Engine {
             retain_ms: options.retain_ms,
             sweeping: Semaphore::new(1),
             reads: Arc::new(Semaphore::new(MAX_READS)),
+            tail,
+            log_reads: Semaphore::new(events::MAX_LOG_READS),
             up_since,
             tasks,
             stop,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::groups::Groups;
 use super::letters::{LetterAnswer, LetterRequest, Refusal};
 use super::notices::{self, Whom};
 use super::once::{KEPT_MS, Once, RequestKey, Reservation};
@@ -44,6 +45,7 @@ pub(super) struct Partition {
     /// Keys in the state `processing`, with when that ends. They live in memory: the only one who could hold such a key
     /// is this process, and when it dies its keys are free at once.
     claims: HashMap<(Group, Key), Millis>,
+    pub(super) event_groups: Groups,
 }
 
 impl Partition {
@@ -54,8 +56,8 @@ impl Partition {
         listeners: Listeners,
         counters: Arc<Counters>,
     ) -> Self {
-        let (on_their_way, claims) = (OnTheirWay::default(), HashMap::new());
-        Self { store, clock, up_since, rules, counters, listeners, number: 1, on_their_way, claims }
+        let (on_their_way, claims, event_groups) = (OnTheirWay::default(), HashMap::new(), Groups::default());
+        Self { store, clock, up_since, rules, counters, listeners, number: 1, on_their_way, claims, event_groups }
     }
 
     /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
@@ -134,6 +136,8 @@ impl Partition {
                 self.claims.remove(&(group, key));
             }
             Request::Settle(settlement) => self.settle(round, *settlement),
+            Request::Post(request) => self.post(round, *request),
+            Request::Groups(request) => self.groups(round, *request),
             Request::Letters(_) | Request::Forget { .. } | Request::Stop => {}
         }
     }
@@ -267,7 +271,7 @@ impl Partition {
                     told.extend(notices::notice(&message));
                     commit.publish(message)?;
                 }
-                Effect::Show(outgoing) => commit.show(publish::message(&batch, number, *outgoing)?),
+                Effect::Show(outgoing) => commit.announce(publish::message(&batch, number, *outgoing)?)?,
                 Effect::RecordAttempt { phase, attempt } => {
                     commit.record_attempt(id, phase, &attempt)?;
                     attempts.push((id, phase, attempt));
@@ -367,12 +371,21 @@ impl Partition {
         let lifetime_ms = idempotency::completed_ttl_s(key.topic) * 1_000;
         round.commit.consume(group, sequence);
         round.commit.complete_key(group, &key, self.clock.now().plus(lifetime_ms));
+        self.complete(round, group, key);
+    }
+
+    /// A key is completed in this round, and known as that until the store says so.
+    pub(super) fn complete(&mut self, round: &mut Round, group: Group, key: Key) {
         self.on_their_way.complete(self.number, group, key.clone());
         round.completed.push((group, key));
     }
 
+    pub(super) fn is_on_its_way(&self, group: Group, key: &Key) -> bool {
+        self.on_their_way.is_completed(group, key)
+    }
+
     fn is_completed(&self, group: Group, key: &Key, now: Millis) -> Result<bool, store::Error> {
-        if self.on_their_way.is_completed(group, key) {
+        if self.is_on_its_way(group, key) {
             return Ok(true);
         }
         Ok(self.store.key_expiry(group, key)?.is_some_and(|expires| expires > now))

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
+use super::tail::Tail;
 use super::{Engine, blocking};
 use crate::bus::Bus;
 use crate::clock::{Clock, Work};
 use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
-use crate::store::{self, Feed, Published, Sequence, Store};
+use crate::store::{self, Event, Feed, Published, Sequence, Store};
 
 /// How many messages of a group may be on their way between committer and relay. More wait in the outbox.
 const HANDOVER: usize = 1_024;
@@ -68,7 +69,7 @@ pub(super) struct Relay {
 }
 
 /// The feed of the committer, and the relays behind it.
-pub(super) fn channels(bus: Arc<Bus>, clock: Clock) -> (Feed, [Relay; Group::ALL.len()]) {
+pub(super) fn channels(bus: Arc<Bus>, clock: Clock, tail: Arc<Tail>) -> (Feed, [Relay; Group::ALL.len()]) {
     let (inlets, relays): (Vec<_>, Vec<_>) = Group::ALL
         .into_iter()
         .map(|group| {
@@ -78,7 +79,8 @@ pub(super) fn channels(bus: Arc<Bus>, clock: Clock) -> (Feed, [Relay; Group::ALL
         })
         .unzip();
     let feed = move |published: Vec<Published>| {
-        for Published { outbox, message } in published {
+        tail.extend(events(&published));
+        for Published { outbox, event: _, message } in published {
             bus.show(message.clone());
             if let Some((group, sequence)) = outbox {
                 let inlet = &inlets[group as usize];
@@ -91,6 +93,12 @@ pub(super) fn channels(bus: Arc<Bus>, clock: Clock) -> (Feed, [Relay; Group::ALL
     };
     let Ok(relays) = relays.try_into() else { unreachable!("one relay was made for each group") };
     (Box::new(feed), relays)
+}
+
+/// Those that are in the log.
+fn events(published: &[Published]) -> Vec<Event> {
+    let event = |one: &Published| Some(Event { sequence: one.event?, message: one.message.clone() });
+    published.iter().filter_map(event).collect()
 }
 
 /// Starts the relays with what was left unconsumed.

@@ -7,9 +7,11 @@ use uuid::Uuid;
 
 use super::cache::TAIL;
 use super::durable::Durable;
+use super::groups::GroupRequest;
 use super::letters::{LetterRequest, Refusal};
 use super::notices::Whom;
 use super::once::{RequestKey, Reservation};
+use super::posting::PostRequest;
 use super::{Error, Submission};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message, Notice};
@@ -39,6 +41,8 @@ pub(super) enum Request {
         key: Key,
     },
     Settle(Box<Settlement>),
+    Post(Box<PostRequest>),
+    Groups(Box<GroupRequest>),
     Letters(Box<LetterRequest>),
     /// Batches to remove, each if it still rests since then; how many were is the answer.
     Forget {

@@ -41,6 +41,16 @@ pub(super) struct Round {
 pub(super) enum Answer {
     Step(oneshot::Sender<Result<StepReply, Error>>, Result<StepReply, Error>),
     Settle(oneshot::Sender<Result<(), Error>>),
+    /// Somebody else's, who makes an answer of whether it is durable.
+    Told(Box<dyn FnOnce(Result<(), Error>) + Send>),
+}
+
+impl Answer {
+    /// `answer` once the round is durable.
+    pub(super) fn told<T: Send + 'static>(reply: oneshot::Sender<Result<T, Error>>, answer: T) -> Self {
+        // Whoever asked may have gone away.
+        Self::Told(Box::new(|committed| _ = reply.send(committed.map(|()| answer))))
+    }
 }
 
 /// Who hears of a round.
@@ -99,6 +109,7 @@ impl Round {
                 Answer::Settle(reply) => {
                     let _ = reply.send(committed.clone());
                 }
+                Answer::Told(tell) => tell(committed.clone()),
             }
         }
     }

@@ -15,12 +15,22 @@ use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
 use crate::domain::{Attempt, Batch, BatchId, Facet, LateOutcome, Millis, Phase, Timer};
 
+/// A message on its way out.
+pub(super) struct Outgoing {
+    /// The group that has to consume it.
+    pub(super) group: Option<Group>,
+    pub(super) stored: Vec<u8>,
+    pub(super) message: Message,
+    /// Whether it is an event of its own, and so goes to the log: not one that only comes again, or for a second group.
+    pub(super) is_event: bool,
+}
+
 /// Everything that becomes true at once.
 #[derive(Default)]
 pub struct Commit {
     pub(super) writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub(super) contents: Vec<([u8; 32], Vec<u8>)>,
-    pub(super) messages: Vec<(Option<Group>, Vec<u8>, Message)>,
+    pub(super) messages: Vec<Outgoing>,
     pub(super) expired: Vec<(Vec<u8>, Vec<u8>, Millis)>,
     /// What goes where its entry among the ages is still there.
     pub(super) aged: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
@@ -181,25 +191,30 @@ impl Commit {
     /// # Errors
     /// As [`Commit::put_batch`].
     pub fn publish(&mut self, message: Message) -> Result<(), Error> {
-        let groups = Group::of(message.topic);
-        if groups.is_empty() {
-            self.show(message);
-            return Ok(());
-        }
-        groups.iter().try_for_each(|group| self.publish_to(*group, message.clone()))
+        let Some((first, others)) = Group::of(message.topic).split_first() else { return self.announce(message) };
+        self.send(Some(*first), message.clone(), true)?;
+        others.iter().try_for_each(|group| self.publish_to(*group, message.clone()))
     }
 
-    /// Shows `message` to whoever watches, and puts it into nobody's outbox.
-    pub fn show(&mut self, message: Message) {
-        self.messages.push((None, Vec::new(), message));
+    /// Shows `message` to whoever watches or reads the log, and gives it to no group.
+    ///
+    /// # Errors
+    /// As [`Commit::put_batch`].
+    pub fn announce(&mut self, message: Message) -> Result<(), Error> {
+        self.send(None, message, true)
     }
 
-    /// Puts `message` into the outbox of `group` alone.
+    /// Puts `message` into the outbox of `group` alone. It is no event of its own.
     ///
     /// # Errors
     /// As [`Commit::put_batch`].
     pub fn publish_to(&mut self, group: Group, message: Message) -> Result<(), Error> {
-        self.messages.push((Some(group), codec::encode(&StoredMessage::of(&message))?, message));
+        self.send(Some(group), message, false)
+    }
+
+    fn send(&mut self, group: Option<Group>, message: Message, is_event: bool) -> Result<(), Error> {
+        let stored = codec::encode(&StoredMessage::of(&message))?;
+        self.messages.push(Outgoing { group, stored, message, is_event });
         Ok(())
     }
 
@@ -210,7 +225,10 @@ impl Commit {
 
     /// Marks the message `key` as handled by `group` until `expires`.
     pub fn complete_key(&mut self, group: Group, key: &Key, expires: Millis) {
-        let key = keys::idempotency(group, key);
+        self.complete_under(keys::idempotency(group, key), expires);
+    }
+
+    pub(super) fn complete_under(&mut self, key: Vec<u8>, expires: Millis) {
         self.put(keys::expiry(expires, &key), Vec::new());
         self.put(key, expires.0.to_be_bytes().to_vec());
     }

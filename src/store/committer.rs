@@ -11,7 +11,8 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::commit::Commit;
+use super::commit::{Commit, Outgoing};
+use super::events::Numbering;
 use super::guard::Marker;
 use super::journal::{self, Journal, Which, Write};
 use super::layers::Tree;
@@ -33,6 +34,8 @@ pub(super) const CONTENT_PART_BYTES: usize = 4_096;
 pub struct Published {
     /// The group that has to consume it, and its number there; none where it is only watched.
     pub outbox: Option<(Group, Sequence)>,
+    /// Its number in the log of events; none where it is not in it.
+    pub event: Option<Sequence>,
     /// The message.
     pub message: Message,
 }
@@ -80,6 +83,7 @@ pub(super) struct Committer {
     pub(super) flushes: Arc<AtomicU64>,
     /// The next sequence of each group, in the order of [`Group::ALL`].
     pub(super) next: [Sequence; Group::ALL.len()],
+    pub(super) events: Numbering,
     /// How many groups of commits there have been, which every one of them says.
     pub(super) commits: u64,
     pub(super) settling: Settling,
@@ -145,15 +149,18 @@ impl Committer {
                 key: key.into(),
                 value: value.map(Into::into),
             }));
-            for (group, stored, message) in commit.messages {
+            for Outgoing { group, stored, message, is_event } in commit.messages {
+                let stored = stored.into();
+                let event = if is_event { self.events.add(&stored, &mut writes) } else { None };
                 let outbox = group.map(|group| (group, self.next_sequence(group)));
                 if let Some((group, sequence)) = outbox {
-                    let (key, value) = (keys::outbox(group, sequence).into(), Some(stored.into()));
+                    let (key, value) = (keys::outbox(group, sequence).into(), Some(stored));
                     writes.push(Write { which: Which::State, key, value });
                 }
-                published.push(Published { outbox, message });
+                published.push(Published { outbox, event, message });
             }
         }
+        self.events.trim(&mut writes);
         self.add_texts(texts, &mut writes)?;
         self.write(writes)?;
         self.forget_texts(forgotten)?;
@@ -232,7 +239,7 @@ impl Committer {
     }
 
     /// Makes a group durable, and then lets readers see it.
-    fn write(&mut self, writes: Vec<Write>) -> Result<(), String> {
+    pub(super) fn write(&mut self, writes: Vec<Write>) -> Result<(), String> {
         let commit = self.commits + 1;
         if let Some(Durable { journal, marker, log_bytes }) = &mut self.durable {
             journal.append(&journal::frame(commit, &writes)?).map_err(text)?;

@@ -23,6 +23,9 @@
 //! | `c` | text's hash, batch | nothing: the batch refers to the text |
 //! | `g` | since u64 ms, what, its id | nothing: a batch, bulk retry or letter that may be removed once it is old |
 //! | `i` | owner's hash, facet, when registered u64 ms, batch | nothing: the batches of an owner |
+//! | `v` | sequence u64 | an event of the log |
+//! | `u` | | the log's name, u64, and the number of its first event, u64 |
+//! | `y` | name | a group of readers of the log: how far it is |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
 //! given another meaning; one that is retired stays reserved.
@@ -31,12 +34,12 @@ use sha2::{Digest, Sha256};
 
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Topic};
-use crate::domain::{BatchId, Facet, JobId, LetterId, Millis, Phase, Timer, TimerKind};
+use crate::domain::{BatchId, EventGroup, Facet, JobId, LetterId, Millis, Phase, Timer, TimerKind};
 
 use super::{Error, Sequence};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcg";
+pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcgvuy";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const COMMITS: &[u8] = b"n";
@@ -131,6 +134,17 @@ pub(super) const IDEMPOTENCY_BYTES: usize = 19;
 pub(super) fn idempotency(group: Group, key: &Key) -> Vec<u8> {
     let mut bytes = vec![b'k'];
     bytes.extend_from_slice(&identity(group, key));
+    bytes.truncate(IDEMPOTENCY_BYTES);
+    bytes
+}
+
+/// Stands where a group would, for messages that came in through the gateway. No group is ever written so.
+const GATEWAY: u8 = u8::MAX;
+
+/// The idempotency key of a message that came in through the gateway.
+pub(super) fn posted(key: &Key) -> Vec<u8> {
+    let mut bytes = vec![b'k', GATEWAY, topic_byte(key.topic)];
+    bytes.extend_from_slice(&key.hash);
     bytes.truncate(IDEMPOTENCY_BYTES);
     bytes
 }
@@ -359,6 +373,30 @@ pub(super) fn listed_of(key: &[u8]) -> Result<(Millis, BatchId), Error> {
     let (head, batch) = key.split_last_chunk::<16>().ok_or_else(corrupt)?;
     let (_, registered_at) = head.split_last_chunk::<8>().ok_or_else(corrupt)?;
     Ok((Millis(u64::from_be_bytes(*registered_at)), BatchId(uuid::Uuid::from_bytes(*batch))))
+}
+
+pub(super) const EVENTS: &[u8] = b"v";
+pub(super) const EVENT_LOG: &[u8] = b"u";
+pub(super) const EVENT_GROUPS: &[u8] = b"y";
+
+pub(super) fn event(sequence: Sequence) -> Vec<u8> {
+    [EVENTS, &sequence.to_be_bytes()].concat()
+}
+
+/// The number of the event with this key.
+pub(super) fn event_sequence(key: &[u8]) -> Result<Sequence, Error> {
+    u64_at(key, EVENTS.len())
+}
+
+pub(super) fn event_group(group: &EventGroup) -> Vec<u8> {
+    [EVENT_GROUPS, group.as_str().as_bytes()].concat()
+}
+
+/// The group with this key.
+pub(super) fn event_group_of(key: &[u8]) -> Result<EventGroup, Error> {
+    let name = key.get(EVENT_GROUPS.len()..).and_then(|name| std::str::from_utf8(name).ok());
+    let group = name.and_then(|name| name.parse().ok());
+    group.ok_or_else(|| Error::Corrupt("a group of readers has no name that one can have".to_owned()))
 }
 
 pub(super) fn content_part(hash: &[u8; 32], part: u32) -> Vec<u8> {

@@ -1,7 +1,8 @@
 //! Stored values as lines of JSON, for backups: what they are called there, and back.
 //!
 //! Only what nothing else says is written. Listings, expiries, timers, references and ages follow from it and are made
-//! anew.
+//! anew. The log of events is not written: a restored store begins another one, and the groups that read from the old
+//! one are told so.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredJob, StoredLate, StoredLetter,
-    StoredMember, StoredMessage, StoredResult,
+    StoredMember, StoredMessage, StoredPlace, StoredResult,
 };
 use super::{Error, codec};
 
@@ -17,7 +18,7 @@ use super::{Error, codec};
 pub(super) const BACKUP_VERSION: u32 = 1;
 
 /// The prefixes of the keys that a backup has, in its order, with their names there.
-pub(super) const KINDS: [(u8, &str); 12] = [
+pub(super) const KINDS: [(u8, &str); 13] = [
     (b'b', "batch"),
     (b'd', "details"),
     (b'e', "essays"),
@@ -30,6 +31,7 @@ pub(super) const KINDS: [(u8, &str); 12] = [
     (b'j', "retry_job"),
     (b'm', "retry_job_batch"),
     (b'z', "dead_letter"),
+    (b'y', "event_group"),
 ];
 
 /// One line of a backup.
@@ -94,6 +96,7 @@ pub(super) fn to_json(prefix: u8, stored: &[u8]) -> Result<Value, Error> {
         b'j' => plain::<StoredJob>(stored),
         b'm' => plain::<StoredMember>(stored),
         b'z' => plain::<StoredLetter>(stored),
+        b'y' => plain::<StoredPlace>(stored),
         b'k' | b'h' => {
             let (expires, rest) = stored.split_first_chunk().ok_or_else(|| corrupt("a key without its expiry"))?;
             let expires = u64::from_be_bytes(*expires);
@@ -124,6 +127,7 @@ pub(super) fn from_json(prefix: u8, value: Value) -> Result<Vec<u8>, Error> {
         b'j' => stored::<StoredJob>(value),
         b'm' => stored::<StoredMember>(value),
         b'z' => stored::<StoredLetter>(value),
+        b'y' => stored::<StoredPlace>(value),
         b'k' => {
             let expires = value.get("expires").and_then(Value::as_u64);
             Ok(expires.ok_or_else(|| corrupt("a key without its expiry"))?.to_be_bytes().to_vec())

@@ -5,7 +5,7 @@
 //! | 1 | the first |
 //! | 2 | the listing of batches; which texts a batch refers to; since when it rests; from what a failed essay was tried |
 //! | 3 | the journal; idempotency keys with half of their hash |
-//! | 4 | leases of attempts; classes of batches; what there was is read as it is |
+//! | 4 | leases of attempts; classes of batches; the log of events; what there was is read as it is |
 
 use std::path::Path;
 

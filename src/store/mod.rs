@@ -1,7 +1,8 @@
 //! The only room that names sled or bincode: keys, codec, commit, reads, sweep.
 //!
 //! What the engine asks of it is small: one atomic [`Commit`] that is durable before it is answered, point reads,
-//! ordered ranges (outbox, attempts), and timers. A store on another database has to offer the same and no more.
+//! ordered ranges (outbox, attempts, the log of events), and timers. A store on another database has to offer the same
+//! and no more.
 //!
 //! Commits are handed to one committer thread, which appends many of them at once to a journal; from there they are
 //! settled in the database by and by. A read sees every commit that is durable and nothing else, and it blocks, so it
@@ -12,6 +13,7 @@ mod codec;
 mod commit;
 mod committer;
 mod disk;
+mod events;
 mod guard;
 mod jobs;
 mod journal;
@@ -39,6 +41,7 @@ use std::time::{Duration, Instant};
 pub use backup::backup;
 pub use commit::Commit;
 pub use committer::Published;
+pub use events::{Event, EventLog};
 pub use keys::Aged;
 pub use listing::Listed;
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
@@ -50,6 +53,7 @@ pub use verify::{Checked, verify};
 
 use committer::{Committer, Durable, Request, Settling};
 use disk::{DirectoryLock, Durability};
+use events::Numbering;
 use guard::Marker;
 use journal::{Journal, Replay, Which, Write};
 use layers::Tree;
@@ -72,6 +76,8 @@ pub struct Options {
     /// How much is in the journal before it is settled in the database, in bytes. It takes up to four times that on
     /// disk and, with what keeps it in order, some eight times that in memory while settling does not keep up.
     pub journal_bytes: u64,
+    /// How many published messages stay readable in the log of events; 0 is no log.
+    pub retain_events: u64,
     /// Whether commits are made durable. Without, the directory is as short-lived as the process.
     pub durable: bool,
 }
@@ -84,6 +90,9 @@ impl Options {
     /// the store is opened after a crash.
     pub const DEFAULT_JOURNAL_BYTES: u64 = 16 * 1_024 * 1_024;
 
+    /// The events a store retains where nobody says otherwise. They take some 15 MB.
+    pub const DEFAULT_RETAIN_EVENTS: u64 = 10_000;
+
     /// A durable store in `directory`.
     #[must_use]
     pub fn new(directory: impl Into<PathBuf>) -> Self {
@@ -91,6 +100,7 @@ impl Options {
             directory: directory.into(),
             cache_bytes: Self::DEFAULT_CACHE_BYTES,
             journal_bytes: Self::DEFAULT_JOURNAL_BYTES,
+            retain_events: Self::DEFAULT_RETAIN_EVENTS,
             durable: true,
         }
     }
@@ -182,6 +192,7 @@ struct Shared {
     /// Contents by their hash. They never change.
     contents: Tree,
     overwritten: Overwritten,
+    event_log: Option<EventLog>,
     commits: tokio::sync::mpsc::Sender<Request>,
     failure: Arc<OnceLock<Arc<str>>>,
     flushes: Arc<AtomicU64>,
@@ -255,6 +266,8 @@ impl Store {
             failure: Arc::clone(&failure),
         };
         let settling = Settling { bytes: options.journal_bytes, unsettled: 0, is_under_way: false, settlements, done };
+        let (events, event_log_write) = Numbering::open(&state, options.retain_events)?;
+        let event_log = events.log;
         let mut committer = Committer {
             state: state.clone(),
             contents: contents.clone(),
@@ -264,11 +277,15 @@ impl Store {
             feed,
             flushes: Arc::clone(&flushes),
             next: read::next_sequences(&state)?,
+            events,
             commits,
             settling,
         };
         if let Some(last) = last_segment {
             committer.settle_up_to(last)?;
+        }
+        if let Some(write) = event_log_write {
+            committer.write(vec![write]).map_err(|reason| Error::Failed(reason.into()))?;
         }
         let (commits, requests) = tokio::sync::mpsc::channel(COMMIT_QUEUE);
         let threads = vec![
@@ -276,7 +293,18 @@ impl Store {
             spawn("settler", directory, move || settler.run(&to_settle, &say_done))?,
         ];
         let threads = Mutex::new(threads);
-        let shared = Shared { database, state, contents, overwritten, commits, failure, flushes, threads, _lock: lock };
+        let shared = Shared {
+            database,
+            state,
+            contents,
+            overwritten,
+            event_log,
+            commits,
+            failure,
+            flushes,
+            threads,
+            _lock: lock,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

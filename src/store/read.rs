@@ -115,7 +115,11 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn key_expiry(&self, group: Group, key: &Key) -> Result<Option<Millis>, Error> {
-        let value = self.shared.state.get(keys::idempotency(group, key)).map_err(failed)?;
+        self.expiry_under(&keys::idempotency(group, key))
+    }
+
+    pub(super) fn expiry_under(&self, key: &[u8]) -> Result<Option<Millis>, Error> {
+        let value = self.shared.state.get(key).map_err(failed)?;
         let Some(value) = value else { return Ok(None) };
         let bytes = value.as_ref().try_into().map_err(|_| Error::Corrupt("an idempotency key's expiry".to_owned()))?;
         Ok(Some(Millis(u64::from_be_bytes(bytes))))

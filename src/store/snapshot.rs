@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::layers::Tree;
 use super::read::failed;
-use super::{Error, Store};
+use super::{Error, Store, keys};
 
 /// The most that an open view may keep of what was overwritten, in bytes. Beyond it the view is lost, and the store
 /// goes on.
@@ -40,7 +40,8 @@ impl Overwritten {
     pub(super) fn apply(&self, tree: &Tree, writes: Vec<(sled::IVec, Option<sled::IVec>)>) -> sled::Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::Open { before, bytes } = &mut *state {
-            for (key, _) in &writes {
+            // A backup has no events, and many of them come and go.
+            for (key, _) in writes.iter().filter(|(key, _)| !key.starts_with(keys::EVENTS)) {
                 if let Entry::Vacant(unknown) = before.entry(key.to_vec()) {
                     let value = tree.get(key)?;
                     *bytes += key.len() + value.as_ref().map_or(0, |value| value.len());

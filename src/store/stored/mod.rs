@@ -11,6 +11,7 @@ mod attempt;
 mod job;
 mod letter;
 mod message;
+mod place;
 mod readable;
 mod start;
 mod text;
@@ -27,6 +28,7 @@ pub(in crate::store) use job::{StoredJob, StoredMember};
 pub(in crate::store) use letter::StoredLetter;
 pub use message::StoredAnswer;
 pub(in crate::store) use message::StoredMessage;
+pub(in crate::store) use place::StoredPlace;
 pub use readable::readable;
 
 fn corrupt(error: impl std::fmt::Display) -> Error {

@@ -3,6 +3,7 @@
 //! Every key has a known shape and every value decodes; records are legal, with their ledgers; timers, listings and
 //! expiries are exactly those that the records ask for; nothing belongs to a batch that is not there.
 
+mod events;
 mod indexes;
 mod queues;
 
@@ -34,6 +35,8 @@ pub struct Checked {
     pub letters: u64,
     /// Texts.
     pub contents: u64,
+    /// Events in the log.
+    pub events: u64,
     /// What is wrong.
     pub violations: u64,
 }
@@ -69,6 +72,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
     check.letters()?;
     check.ages()?;
     check.contents()?;
+    check.events()?;
     Ok(check.checked)
 }
 
