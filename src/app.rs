@@ -49,6 +49,8 @@ pub struct Options {
     pub pipeline_limit: u32,
     /// How long what is over is kept, in milliseconds; none for ever.
     pub retain_ms: Option<u64>,
+    /// How many published messages stay readable in the log of events; 0 is no log.
+    pub retain_events: u64,
     /// How its simulated workers behave.
     pub workers: worker::Options,
     /// How many connections there may be, and how long each may take for what.
@@ -68,6 +70,7 @@ impl Options {
             rules: Rules::default(),
             pipeline_limit: 0,
             retain_ms: None,
+            retain_events: store::Options::DEFAULT_RETAIN_EVENTS,
             workers: worker::Options::default(),
             limits: Limits::default(),
             tokens: None,

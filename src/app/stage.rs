@@ -105,7 +105,8 @@ impl Stage {
             (DataDirectory::Kept(directory), None) => store::Options::new(directory),
             (DataDirectory::Ephemeral, None) => anyhow::bail!("there is no directory"),
         };
-        let store = store::Options { journal_bytes: options.journal_bytes, ..store };
+        let store =
+            store::Options { journal_bytes: options.journal_bytes, retain_events: options.retain_events, ..store };
         let engine = engine::Options {
             rules: options.rules.clone(),
             retain_ms: options.retain_ms,

@@ -95,6 +95,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         rules,
         pipeline_limit,
         retain_ms: arguments.retain,
+        retain_events: arguments.retain_events,
         workers,
         tokens,
         ..Options::new(data)

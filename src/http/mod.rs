@@ -11,6 +11,7 @@ mod content;
 mod context;
 mod dead_letters;
 mod direct;
+mod events;
 mod health;
 mod internal;
 mod limit;
@@ -31,12 +32,13 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::routing::{get, patch, post};
+use axum::routing::{delete, get, patch, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use body::Bodies;
 pub use direct::Answered;
+use events::Streams;
 use limit::PipelineLimit;
 use notifications::Audience;
 pub use problem::Problem;
@@ -62,6 +64,7 @@ pub struct Gateway {
     bodies: Bodies,
     views: Views,
     audience: Audience,
+    streams: Streams,
     /// Is cancelled when nothing new is to be waited for.
     drain: CancellationToken,
 }
@@ -72,8 +75,8 @@ impl Gateway {
     #[must_use]
     pub fn new(pipelines_a_minute: u32, limits: &Limits, drain: CancellationToken) -> Self {
         let pipelines = PipelineLimit::new(pipelines_a_minute);
-        let (bodies, audience) = (Bodies::new(limits), Audience::new(limits));
-        Self { engine: Arc::default(), pipelines, bodies, views: Views::new(), audience, drain }
+        let (bodies, audience, streams) = (Bodies::new(limits), Audience::new(limits), Streams::new(limits));
+        Self { engine: Arc::default(), pipelines, bodies, views: Views::new(), audience, streams, drain }
     }
 
     /// Whoever listens for notifications has to show a token.
@@ -103,6 +106,7 @@ impl Gateway {
 /// Every route.
 pub fn router(gateway: Gateway) -> Router {
     let essays = post(batches::provide_essays).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
+    let event = post(events::publish).layer(DefaultBodyLimit::max(events::MAX_EVENT_BYTES));
     Router::new()
         .route("/v1/batches", get(listing::list))
         .route("/v1/batches/register", post(batches::register))
@@ -120,6 +124,11 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/notifications/stream", get(notifications::stream))
         .route("/ws", get(notifications::socket))
         .merge(worker_routes())
+        .route("/v1/events", event)
+        .route("/v1/events/stream", get(events::stream))
+        .route("/v1/events/groups", get(events::list))
+        .route("/v1/events/groups/{group}", delete(events::forget))
+        .route("/v1/events/groups/{group}/ack", post(events::acknowledge))
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
         .route("/internal/v1/backup", get(backup::read))

@@ -138,6 +138,10 @@ impl Problem {
         Self::unavailable("too many large requests are being served; try again in a moment")
     }
 
+    pub(super) fn too_many_streams() -> Self {
+        Self::unavailable("there are as many streams of events as there can be; try again in a moment")
+    }
+
     pub(super) fn recovering() -> Self {
         Self::unavailable("the store is being opened; try again in a moment")
     }

@@ -44,6 +44,10 @@ pub struct Limits {
     pub ping: Duration,
     /// How much memory bodies may take that are being received or served, in bytes. Past that a request is answered 503.
     pub bodies: usize,
+    /// How many streams of events there may be. Past that 503.
+    pub streams: usize,
+    /// How often a stream of events on which nothing happens says that it is there.
+    pub heartbeat: Duration,
 }
 
 impl Default for Limits {
@@ -60,6 +64,10 @@ impl Default for Limits {
             ping: Duration::from_secs(15),
             // Sixteen of the largest bodies at once.
             bodies: 16 * super::MAX_ESSAYS_BODY_BYTES,
+            // Each may hold some pages of events.
+            streams: 128,
+            // Less than proxies wait before they think a connection dead.
+            heartbeat: Duration::from_secs(15),
         }
     }
 }
@@ -182,10 +190,9 @@ async fn connection<I>(io: I, router: Router, manner: Manner, drain: Cancellatio
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let asked = Arc::new(AtomicBool::new(false));
+    let usage = Connection::default();
     let (beyond, mut ended_beyond) = mpsc::channel(1);
-    let service =
-        Noted { service: TowerToHyperService::new(router), asked: Arc::clone(&asked), beyond: BeyondHttp(beyond) };
+    let service = Noted { service: TowerToHyperService::new(router), usage: usage.clone(), beyond: BeyondHttp(beyond) };
     let io = TokioIo::new(Patient { io, unread: manner.unread, waits: None, drain: drain.clone() });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(manner.head);
@@ -197,7 +204,7 @@ where
             connection.as_mut().graceful_shutdown();
             let fresh = async {
                 tokio::time::sleep(FRESH).await;
-                if asked.load(Ordering::Relaxed) {
+                if usage.is_worth_waiting_for() {
                     std::future::pending::<()>().await;
                 }
             };
@@ -228,10 +235,35 @@ impl BeyondHttp {
     }
 }
 
+/// What a connection is used for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connection(Arc<Usage>);
+
+#[derive(Debug, Default)]
+struct Usage {
+    /// Something was asked.
+    asked: AtomicBool,
+    /// The answer has no end of its own.
+    streams: AtomicBool,
+}
+
+impl Connection {
+    /// From now on an answer is being sent that has no end of its own, and that its client can go on with later. It ends
+    /// with the server, and is not waited for, since its client may not be reading.
+    pub(super) fn streams(&self) {
+        self.0.streams.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits for an answer that has an end.
+    fn is_worth_waiting_for(&self) -> bool {
+        self.0.asked.load(Ordering::Relaxed) && !self.0.streams.load(Ordering::Relaxed)
+    }
+}
+
 /// Notes that something was asked.
 struct Noted {
     service: TowerToHyperService<Router>,
-    asked: Arc<AtomicBool>,
+    usage: Connection,
     beyond: BeyondHttp,
 }
 
@@ -241,7 +273,8 @@ impl hyper::service::Service<Request<Incoming>> for Noted {
     type Future = TowerToHyperServiceFuture<Router, Request<Incoming>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.asked.store(true, Ordering::Relaxed);
+        self.usage.0.asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(self.usage.clone());
         if request.headers().contains_key(header::UPGRADE) {
             request.extensions_mut().insert(self.beyond.clone());
         }

@@ -180,6 +180,7 @@ pub struct Setup {
     pub rules: Rules,
     pub pipeline_limit: u32,
     pub retain_ms: Option<u64>,
+    pub retain_events: u64,
     pub limits: Limits,
     pub tokens: Option<Tokens>,
 }
@@ -201,6 +202,7 @@ impl Default for Setup {
             rules: no_automatic_retry(),
             pipeline_limit: 0,
             retain_ms: None,
+            retain_events: 10_000,
             limits: Limits::default(),
             tokens: None,
         }
@@ -258,6 +260,7 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
             rules: setup.rules,
             pipeline_limit: setup.pipeline_limit,
             retain_ms: setup.retain_ms,
+            retain_events: setup.retain_events,
             workers,
             limits: setup.limits,
             tokens: setup.tokens,
