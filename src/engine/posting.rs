@@ -2,12 +2,13 @@
 
 use tokio::sync::oneshot;
 
+use super::notices::{self, Whom};
 use super::partition::Partition;
 use super::request::Request;
 use super::round::{Answer, Round};
 use super::{Engine, Error};
 use crate::contract::idempotency::{self, Key};
-use crate::contract::{Group, Message, services};
+use crate::contract::{Group, Message, Notice, services};
 use crate::store::{self, Commit};
 
 /// What became of a message that was posted.
@@ -23,6 +24,8 @@ pub enum Posted {
 pub(super) struct PostRequest {
     key: Key,
     message: Message,
+    /// What a user is told by it.
+    notice: Option<(Whom, Notice)>,
     reply: oneshot::Sender<Result<Posted, Error>>,
 }
 
@@ -42,10 +45,11 @@ impl Engine {
     /// [`Error::Overloaded`] and [`Error::Unavailable`].
     pub async fn post(&self, message: Message) -> Result<Posted, Error> {
         let key = Key::of(services::GATEWAY, &message);
+        let notice = notices::foreign(&message);
         let (reply, answer) = oneshot::channel();
         // One partition decides about each event id, so that no two are published at once.
         let partition = self.partition_of(&key.hash);
-        let request = Request::Post(Box::new(PostRequest { key, message, reply }));
+        let request = Request::Post(Box::new(PostRequest { key, message, notice, reply }));
         partition.try_send(request).map_err(|error| self.refused(&error))?;
         answer.await.map_err(|_| self.unavailable())?
     }
@@ -57,7 +61,7 @@ fn is_for_orchestrator(message: &Message) -> bool {
 
 impl Partition {
     pub(super) fn post(&mut self, round: &mut Round, request: PostRequest) {
-        let PostRequest { key, message, reply } = request;
+        let PostRequest { key, message, notice, reply } = request;
         let posted = match self.try_post(round, key, message) {
             Ok(posted) => posted,
             Err(error) => {
@@ -66,6 +70,9 @@ impl Partition {
                 return;
             }
         };
+        if posted == Posted::New {
+            round.notices.extend(notice);
+        }
         round.answers.push(Answer::told(reply, posted));
     }
 
