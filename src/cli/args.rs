@@ -91,7 +91,7 @@ pub struct ServeArguments {
     #[arg(long, value_name = "TIME", value_parser = parse_retention)]
     pub(super) retain: Option<u64>,
     /// How many published messages stay readable as events; the oldest go first. 0 keeps no log of events.
-    #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     pub(super) retain_events: u64,
     /// How much the journal holds before that is settled in the database, in MiB. More is less to write, more memory,
     /// and more to read at a start after a crash.

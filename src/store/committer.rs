@@ -250,7 +250,7 @@ impl Committer {
         crash::reach(Point::CommitDurable);
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.commits = commit;
-        self.settling.unsettled += writes.iter().map(Write::bytes).sum::<u64>();
+        self.settling.unsettled += journal::bytes_of(&writes);
         let (state, contents): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| write.which == Which::State);
         if !contents.is_empty() {
             self.contents.apply(contents.into_iter().map(Write::into_pair));

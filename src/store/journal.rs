@@ -7,7 +7,13 @@
 //! A segment is a file `journal/NUMBER` in hexadecimal. Its header (32 bytes) says how many commits there were before
 //! it. A frame is a CRC-32 of the rest, the length of the body, and the body: the number of the commit, then for each
 //! write a byte for its kind, the length of the key (u16) and the key, and the length of the value (u32) and the value
-//! where there is one. Integers are big-endian.
+//! where there is one of its own. Integers are big-endian.
+//!
+//! | kind | |
+//! | --- | --- |
+//! | 0, 2 | puts a value, of the state or of the contents |
+//! | 1, 3 | removes one |
+//! | 4 | puts into the state the value of the write before: a message lies in an outbox and in the log of events |
 //!
 //! A crash can leave a torn frame at the end of a segment: nobody was told of it, so it counts as not written.
 
@@ -35,9 +41,17 @@ pub(super) struct Write {
 }
 
 impl Write {
-    /// How many bytes it takes.
-    pub(super) fn bytes(&self) -> u64 {
-        (7 + self.key.len() + self.value.as_ref().map_or(0, |value| value.len())) as u64
+    /// How many bytes it takes behind `before`.
+    fn bytes(&self, before: Option<&Self>) -> u64 {
+        let value = if self.repeats(before) { None } else { self.value.as_ref() };
+        (7 + self.key.len() + value.map_or(0, |value| value.len())) as u64
+    }
+
+    /// Whether it has the very value of `before`.
+    fn repeats(&self, before: Option<&Self>) -> bool {
+        let values = self.value.as_ref().zip(before.and_then(|before| before.value.as_ref()));
+        self.which == Which::State
+            && values.is_some_and(|(value, before)| std::ptr::eq(&raw const **value, &raw const **before))
     }
 
     pub(super) fn into_pair(self) -> (IVec, Option<IVec>) {
@@ -61,23 +75,38 @@ fn header(after: u64) -> [u8; HEADER_BYTES] {
     bytes
 }
 
+/// Each write with the one before it.
+fn with_before(writes: &[Write]) -> impl Iterator<Item = (Option<&Write>, &Write)> {
+    std::iter::once(None).chain(writes.iter().map(Some)).zip(writes)
+}
+
+/// How many bytes a group of writes takes.
+pub(super) fn bytes_of(writes: &[Write]) -> u64 {
+    with_before(writes).map(|(before, write)| write.bytes(before)).sum()
+}
+
+/// The kind of a write that repeats the value of the one before.
+const REPEATS: u8 = 4;
+
 /// Turns a group of writes into a frame. One that is too long to be written is an error.
 pub(super) fn frame(commit: u64, writes: &[Write]) -> Result<Vec<u8>, String> {
-    let size = writes.iter().map(Write::bytes).sum::<u64>();
+    let size = bytes_of(writes);
     let size = usize::try_from(size).map_err(|_| "a commit is too large".to_owned())?;
     let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + 8 + size);
     bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     bytes.extend_from_slice(&commit.to_be_bytes());
-    for Write { which, key, value } in writes {
+    for (before, write) in with_before(writes) {
+        let repeats = write.repeats(before);
+        let Write { which, key, value } = write;
         let kind = match which {
             Which::State => 0,
             Which::Contents => 2,
         };
-        bytes.push(kind + u8::from(value.is_none()));
+        bytes.push(if repeats { REPEATS } else { kind + u8::from(value.is_none()) });
         let length = u16::try_from(key.len()).map_err(|_| "a key is too long".to_owned())?;
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(key);
-        if let Some(value) = value {
+        if let Some(value) = value.as_ref().filter(|_| !repeats) {
             let length = u32::try_from(value.len()).map_err(|_| "a value is too long".to_owned())?;
             bytes.extend_from_slice(&length.to_be_bytes());
             bytes.extend_from_slice(value);
@@ -121,21 +150,24 @@ impl<'a> Cursor<'a> {
         let commit = u64::from_be_bytes(body.number()?);
         let mut writes = Vec::new();
         while !body.0.is_empty() {
-            writes.push(body.write()?);
+            let write = body.write(writes.last())?;
+            writes.push(write);
         }
         Some((commit, writes))
     }
 
-    fn write(&mut self) -> Option<Write> {
+    fn write(&mut self, before: Option<&Write>) -> Option<Write> {
         let [kind] = self.number()?;
         let which = match kind {
-            0 | 1 => Which::State,
+            0 | 1 | REPEATS => Which::State,
             2 | 3 => Which::Contents,
             _ => return None,
         };
         let length = u16::from_be_bytes(self.number()?);
         let key = self.take(length.into())?.into();
-        let value = if kind & 1 == 0 {
+        let value = if kind == REPEATS {
+            Some(before?.value.clone()?)
+        } else if kind & 1 == 0 {
             let length = self.length()?;
             Some(self.take(length)?.into())
         } else {
@@ -299,6 +331,24 @@ mod tests {
         let replay = replay(directory.path()).expect("read").expect("sound");
         assert_eq!((replay.after, replay.commits), (Some(7), 10));
         assert_eq!(replay.writes, groups().concat());
+    }
+
+    #[test]
+    fn a_value_that_is_written_twice_takes_its_room_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let value = IVec::from(vec![b'm'; 2_000]);
+        let put = |key: &[u8], value: &IVec| Write { which: Which::State, key: key.into(), value: Some(value.clone()) };
+        let group = vec![
+            put(b"v1", &value),
+            put(b"o1", &value),
+            put(b"x", &IVec::from(&[b'm'; 2_000][..])),
+            write(b"v0", None),
+        ];
+        assert!((4_000..4_200).contains(&bytes_of(&group)));
+        journal_of(directory.path(), std::slice::from_ref(&group));
+        let file = directory.path().join("journal/0000000000000000");
+        assert!((4_000..4_200).contains(&fs::metadata(file).expect("a segment").len()));
+        assert_eq!(replay(directory.path()).expect("read").expect("sound").writes, group);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Options {
     pub const DEFAULT_JOURNAL_BYTES: u64 = 16 * 1_024 * 1_024;
 
     /// The events a store retains where nobody says otherwise. They take some 15 MB.
-    pub const DEFAULT_RETAIN_EVENTS: u64 = 10_000;
+    pub const DEFAULT_RETAIN_EVENTS: u64 = 1_000;
 
     /// A durable store in `directory`.
     #[must_use]
