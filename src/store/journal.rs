@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use sled::IVec;
 
+use super::keys;
+
 /// Which tree a write is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
@@ -56,6 +58,14 @@ impl Write {
 
     pub(super) fn into_pair(self) -> (IVec, Option<IVec>) {
         (self.key, self.value)
+    }
+
+    /// The same, under the key that it has in this version.
+    pub(super) fn under_newest_key(self) -> Self {
+        match keys::shortened(&self.key) {
+            Some(short) if self.which == Which::State => Self { key: short.into(), ..self },
+            Some(_) | None => self,
+        }
     }
 }
 

@@ -138,6 +138,16 @@ pub(super) fn idempotency(group: Group, key: &Key) -> Vec<u8> {
     bytes
 }
 
+/// What the key of an idempotency key, or of its expiry, is since format 4, where it was written before.
+pub(super) fn shortened(key: &[u8]) -> Option<&[u8]> {
+    let bytes = match key {
+        [b'k', ..] => IDEMPOTENCY_BYTES,
+        [b'x', _, _, _, _, _, _, _, _, b'k', ..] => 9 + IDEMPOTENCY_BYTES,
+        _ => return None,
+    };
+    key.get(..bytes).filter(|_| key.len() > bytes)
+}
+
 /// Stands where a group would, for messages that came in through the gateway. No group is ever written so.
 const GATEWAY: u8 = u8::MAX;
 

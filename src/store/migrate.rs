@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | 1 | the first |
 //! | 2 | the listing of batches; which texts a batch refers to; since when it rests; from what a failed essay was tried |
-//! | 3 | the journal; idempotency keys with half of their hash |
-//! | 4 | leases of attempts; classes of batches; the log of events; what there was is read as it is |
+//! | 3 | the journal |
+//! | 4 | idempotency keys with half of their hash; leases of attempts; classes of batches; the log of events |
 
 use std::path::Path;
 
@@ -14,7 +14,6 @@ use super::disk::Durability;
 use super::layers::Tree;
 use super::read::{self, failed};
 use super::{Error, keys};
-use crate::domain::Millis;
 
 /// The format of a store made by this version.
 pub(super) const FORMAT_VERSION: u32 = 4;
@@ -38,9 +37,7 @@ pub(super) fn prepare(
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
             }
-            if found <= 2 {
-                shorten_every_key(tree)?;
-            }
+            shorten_every_key(tree)?;
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });
@@ -54,20 +51,18 @@ pub(super) fn prepare(
     durability.sync().map(drop).map_err(|error| damaged(error.to_string()))
 }
 
-/// 2 to 3. A crash in the middle leaves version 2, and the next start goes on with the keys that are still long.
+/// To 4. A crash in the middle leaves the version as it was, and the next start goes on with the keys that are still
+/// long.
 fn shorten_every_key(tree: &sled::Tree) -> Result<(), Error> {
-    for entry in tree.scan_prefix(b"k") {
-        let (key, value) = entry.map_err(failed)?;
-        if let (Some(short), Some((expires, _))) = (key.get(..keys::IDEMPOTENCY_BYTES), value.split_first_chunk())
-            && key.len() > keys::IDEMPOTENCY_BYTES
-        {
-            let expires = Millis(u64::from_be_bytes(*expires));
-            let mut writes = sled::Batch::default();
-            writes.insert(short, &value);
-            writes.insert(keys::expiry(expires, short), &[]);
-            writes.remove(keys::expiry(expires, &key));
-            writes.remove(&key);
-            tree.apply_batch(writes).map_err(failed)?;
+    for prefix in [b"k", keys::EXPIRIES] {
+        for entry in tree.scan_prefix(prefix) {
+            let (key, value) = entry.map_err(failed)?;
+            if let Some(short) = keys::shortened(&key) {
+                let mut writes = sled::Batch::default();
+                writes.insert(short, value);
+                writes.remove(&key);
+                tree.apply_batch(writes).map_err(failed)?;
+            }
         }
     }
     Ok(())

@@ -127,9 +127,8 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
             let (prefix, _) = known.ok_or_else(|| unfit(file, format!("it has a line of the unknown kind {kind}")))?;
             let mut bytes = vec![*prefix];
             bytes.append(&mut hex::decode(&key).map_err(|error| unfit(file, error))?);
-            if *prefix == b'k' {
-                // Stores of before format 3 had the whole hash.
-                bytes.truncate(keys::IDEMPOTENCY_BYTES);
+            if let Some(short) = keys::shortened(&bytes) {
+                bytes = short.to_vec();
             }
             let value = from_json(*prefix, value).map_err(|error| unfit(file, format!("{kind} {key}: {error}")))?;
             writer.put(bytes, value)
