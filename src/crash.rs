@@ -38,8 +38,8 @@ pub enum Point {
     ConsumeTaken,
     /// What a message caused is durable, and the message is not acknowledged.
     Acknowledge,
-    /// A worker has a command to itself and has not begun.
-    WorkerClaimed,
+    /// A worker has a command, and has not begun.
+    WorkerTaken,
     /// A worker has a result, and has told nobody.
     WorkerResult,
     /// A worker of somebody else's has a command for it alone, and has not been told.
@@ -68,7 +68,7 @@ impl Point {
         Self::PublishDelivered,
         Self::ConsumeTaken,
         Self::Acknowledge,
-        Self::WorkerClaimed,
+        Self::WorkerTaken,
         Self::WorkerResult,
         Self::LeaseGranted,
         Self::TimerDue,

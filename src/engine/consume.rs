@@ -2,8 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use super::request::{Claim, Request, Settlement};
-use super::{Engine, Error, content_id, notices};
+use super::request::{Cause, Claim, Request, Settlement};
+use super::{Engine, Error, content_id, notices, orchestrator};
 use crate::bus::Delivery;
 use crate::contract::Message;
 use crate::contract::idempotency::Key;
@@ -37,12 +37,19 @@ impl Engine {
         answer.await.map_err(|_| self.unavailable())?
     }
 
-    /// Gives back a claim whose handler failed, so that the next delivery is handled.
-    pub async fn release(&self, delivery: &Delivery) {
-        let key = Key::of(delivery.group().service(), delivery.message());
-        let request = Request::Release { group: delivery.group(), key: key.clone() };
-        // Where there is no partition any more, there is no claim either.
-        let _ = self.partition_of(&key.hash).send(request).await;
+    /// Consumes a command together with the outcome of its attempt, and stores the texts that this made: one step, as if
+    /// the outcome had come by the bus, and whoever watches sees it so. A command that was handled before is used up, and
+    /// so is one whose attempt is over.
+    pub async fn conclude(&self, delivery: Delivery, outcome: Message, contents: Vec<String>) {
+        let (group, sequence) = (delivery.group(), delivery.sequence());
+        let cause = Cause::Command { group, sequence, key: Key::of(group.service(), delivery.message()) };
+        let step = orchestrator::step_of(&outcome, cause).map(|(mut request, answer)| {
+            request.submission.contents = contents;
+            request.submission.shown = Some(outcome);
+            (request, answer)
+        });
+        let pending = orchestrator::send(self, step).await;
+        orchestrator::settle(self, delivery, pending).await;
     }
 
     /// Consumes a claimed message: its key is completed, and what its handler made is published and stored, at once.

@@ -7,8 +7,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::request::{Cause, Request, StepReply, StepRequest};
 use super::{Engine, Error, Submission, inbound};
 use crate::bus::{Delivery, Subscription};
-use crate::contract::Group;
 use crate::contract::idempotency::Key;
+use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
 
 /// How many messages may be on their way through the partitions at once.
@@ -29,7 +29,7 @@ async fn run(engine: Engine, mut subscription: Subscription) {
         // Sent to the partition here, one after the other, so that messages of one batch keep their order; only the
         // answers are waited for side by side.
         crash::reach(Point::ConsumeTaken);
-        let pending = send(&engine, &delivery).await;
+        let pending = send(&engine, asked(&delivery)).await;
         let handle = engine.clone();
         engine.spawn(async move {
             settle(&handle, delivery, pending).await;
@@ -39,7 +39,7 @@ async fn run(engine: Engine, mut subscription: Subscription) {
 }
 
 /// What came of handing a message to its partition.
-enum Pending {
+pub(super) enum Pending {
     Step(oneshot::Receiver<Result<StepReply, Error>>),
     /// It says nothing that could be done.
     Unreadable(inbound::Unreadable),
@@ -47,25 +47,40 @@ enum Pending {
     Gone,
 }
 
-async fn send(engine: &Engine, delivery: &Delivery) -> Pending {
-    let message = delivery.message().clone();
-    let inbound::Inbound { batch, input, correlation_id, origin } = match inbound::read(&message) {
-        Ok(inbound) => inbound,
+/// A step that is to be asked for, and where its answer comes.
+type Asked = (StepRequest, oneshot::Receiver<Result<StepReply, Error>>);
+
+/// The step that `message` asks for, with what it uses up.
+pub(super) fn step_of(message: &Message, cause: Cause) -> Result<Asked, inbound::Unreadable> {
+    let inbound::Inbound { batch, input, correlation_id, origin } = inbound::read(message)?;
+    let (reply, answer) = oneshot::channel();
+    let submission = Submission::new(input, correlation_id).from_origin(origin);
+    Ok((StepRequest { batch, submission, cause, reply }, answer))
+}
+
+/// Hands a step to its partition.
+pub(super) async fn send(engine: &Engine, step: Result<Asked, inbound::Unreadable>) -> Pending {
+    let (request, answer) = match step {
+        Ok(asked) => asked,
         Err(unreadable) => return Pending::Unreadable(unreadable),
     };
-    let (group, sequence) = (delivery.group(), delivery.sequence());
-    let key = Key::of(group.service(), &message);
-    let (reply, answer) = oneshot::channel();
-    let cause = Cause::Message { group, sequence, key, message, deliveries: delivery.count() };
-    let submission = Submission::new(input, correlation_id).from_origin(origin);
-    let request = Request::Step(Box::new(StepRequest { batch, submission, cause, reply }));
-    match engine.partition_of(batch.0.as_bytes()).send(request).await {
+    let partition = engine.partition_of(request.batch.0.as_bytes());
+    match partition.send(Request::Step(Box::new(request))).await {
         Ok(()) => Pending::Step(answer),
         Err(_) => Pending::Gone,
     }
 }
 
-async fn settle(engine: &Engine, delivery: Delivery, pending: Pending) {
+/// What a delivered message asks for.
+fn asked(delivery: &Delivery) -> Result<Asked, inbound::Unreadable> {
+    let message = delivery.message().clone();
+    let (group, sequence, deliveries) = (delivery.group(), delivery.sequence(), delivery.count());
+    let key = Key::of(group.service(), &message);
+    step_of(delivery.message(), Cause::Message { group, sequence, key, message, deliveries })
+}
+
+/// Waits for what came of it, and lets go of the message.
+pub(super) async fn settle(engine: &Engine, delivery: Delivery, pending: Pending) {
     let (topic, key) = (delivery.message().topic, delivery.message().key.clone());
     match pending {
         Pending::Step(answer) => match answer.await {

@@ -22,10 +22,10 @@ use super::{Counters, Error, Submission, publish};
 use crate::bus::Recall;
 use crate::clock::Clock;
 use crate::contract::idempotency::{self, Key};
-use crate::contract::{Group, Notice};
+use crate::contract::{Group, Message, Notice};
 use crate::domain::{
-    Batch, BatchId, Context, Effect, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Rejected, Rules, Step,
-    step,
+    Batch, BatchId, Context, Effect, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Phase, Rejected, Rules,
+    Step, step,
 };
 use crate::store::{self, Commit, Sequence, Store, StoredAnswer};
 
@@ -132,9 +132,6 @@ impl Partition {
                 // Whoever asked may have gone away; then its claim ends with its time.
                 let _ = reply.send(self.claim(group, key));
             }
-            Request::Release { group, key } => {
-                self.claims.remove(&(group, key));
-            }
             Request::Settle(settlement) => self.settle(round, *settlement),
             Request::Post(request) => self.post(round, *request),
             Request::Groups(request) => self.groups(round, *request),
@@ -176,6 +173,7 @@ impl Partition {
     fn step(&mut self, round: &mut Round, request: StepRequest) {
         let StepRequest { batch, mut submission, cause, reply } = request;
         let contents = std::mem::take(&mut submission.contents);
+        let mut shown = submission.shown.take();
         let late = self.late_outcome(&submission.input);
         let once = submission.once.take();
         if let Some(early) =
@@ -187,7 +185,7 @@ impl Partition {
             let _ = reply.send(early.map(StepReply::Replayed));
             return;
         }
-        let answer = match self.try_step(round, batch, submission, once, &cause) {
+        let answer = match self.try_step(round, batch, submission, once, (&cause, &mut shown)) {
             Ok(answer) => answer,
             Err(error) => {
                 // Nothing of it is in the round, so it can be answered at once, and is not used up.
@@ -201,19 +199,31 @@ impl Partition {
             }
             Counters::add(&self.counters.steps);
         }
-        if let (Err(Rejected::StaleAttempt { phase }), Some(late), Cause::Message { key, .. }) = (&answer, late, &cause)
-        {
-            Counters::add(&self.counters.late_outcomes);
-            if let Err(error) = round.commit.record_late(batch, *phase, key, &late) {
-                let _ = reply.send(Err(error.into()));
-                return;
+        let used_up = match (&answer, late) {
+            (Err(Rejected::StaleAttempt { phase }), Some(late)) => {
+                self.record_late(&mut round.commit, (batch, *phase), &cause, (&late, shown))
             }
-        }
-        if let Err(error) = self.use_up(round, batch, cause, &answer) {
+            (Ok(_) | Err(_), _) => Ok(()),
+        };
+        if let Err(error) = used_up.and_then(|()| self.use_up(round, batch, cause, &answer)) {
             let _ = reply.send(Err(error.into()));
             return;
         }
         round.answers.push(Answer::Step(reply, answer.map_err(Error::from)));
+    }
+
+    /// Puts an outcome on record that came too late, and shows it.
+    fn record_late(
+        &self,
+        commit: &mut Commit,
+        (batch, phase): (BatchId, Phase),
+        cause: &Cause,
+        (late, shown): (&LateOutcome, Option<Message>),
+    ) -> Result<(), store::Error> {
+        let (Cause::Message { key, .. } | Cause::Command { key, .. }) = cause else { return Ok(()) };
+        Counters::add(&self.counters.late_outcomes);
+        shown.map_or(Ok(()), |message| commit.announce(message))?;
+        commit.record_late(batch, phase, key, late)
     }
 
     /// What there is to record of an outcome, should it turn out to come too late.
@@ -230,7 +240,7 @@ impl Partition {
         id: BatchId,
         submission: Submission,
         once: Option<Once>,
-        cause: &Cause,
+        (cause, shown): (&Cause, &mut Option<Message>),
     ) -> Result<Result<StepReply, Rejected>, store::Error> {
         let now = match cause {
             // Whoever sent it saw that it was due. The clock may have been set back since; the timer is used up now.
@@ -243,7 +253,7 @@ impl Partition {
             return Ok(Ok(StepReply::Duplicate));
         }
         let old = self.record(id)?;
-        let Submission { input, correlation_id, contents: _, versions, origin, once: _ } = submission;
+        let Submission { input, correlation_id, contents: _, versions, origin, once: _, shown: _ } = submission;
         if let (Some(old), Some(versions)) = (&old, versions)
             && !versions.contains(&old.version)
         {
@@ -263,6 +273,7 @@ impl Partition {
         // Built apart, so that a step whose effects cannot be encoded leaves nothing in the round.
         let mut commit = Commit::new();
         let (mut due, mut recalls, mut attempts, mut told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        shown.take().map_or(Ok(()), |message| commit.announce(message))?;
         commit.put_batch(old.as_deref(), &batch)?;
         for (number, effect) in effects.into_iter().enumerate() {
             match effect {

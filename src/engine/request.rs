@@ -36,10 +36,6 @@ pub(super) enum Request {
         key: Key,
         reply: oneshot::Sender<Result<Claim, Error>>,
     },
-    Release {
-        group: Group,
-        key: Key,
-    },
     Settle(Box<Settlement>),
     Post(Box<PostRequest>),
     Groups(Box<GroupRequest>),
@@ -67,8 +63,8 @@ pub(super) enum Cause {
     Request,
     /// A message of the outbox, at its so-many-th delivery.
     Message { group: Group, sequence: Sequence, key: Key, message: Message, deliveries: u32 },
-    /// A command of the outbox that a worker of somebody else's gets. One that is out of date is used up, and no dead
-    /// letter: its attempt has ended in another way.
+    /// A command of the outbox that somebody leases, or that a worker here has run. One that is out of date is used up,
+    /// and no dead letter: its attempt has ended in another way.
     Command { group: Group, sequence: Sequence, key: Key },
     /// A timer that is due.
     Timer(Timer),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::once::Once;
+use crate::contract::Message;
 use crate::domain::{Input, Origin};
 
 /// An input, and what comes with it.
@@ -16,13 +17,16 @@ pub struct Submission {
     pub(super) versions: Option<Vec<u64>>,
     pub(super) origin: Arc<Origin>,
     pub(super) once: Option<Once>,
+    /// What the input was, for whoever watches; it goes to no group.
+    pub(super) shown: Option<Message>,
 }
 
 impl Submission {
     /// `input`, connected with the request that it comes from.
     #[must_use]
     pub fn new(input: Input, correlation_id: Uuid) -> Self {
-        Self { input, correlation_id, contents: Vec::new(), versions: None, origin: Arc::default(), once: None }
+        let (contents, versions, origin) = (Vec::new(), None, Arc::default());
+        Self { input, correlation_id, contents, versions, origin, once: None, shown: None }
     }
 
     /// Stores these texts in the same commit.

@@ -17,7 +17,7 @@ use crate::contract::events::BatchPhaseOutcome;
 use crate::contract::{BatchStatus, Envelope, EssayRef, Headers, Message, SCHEMA_VERSION, Topic, metadata, services};
 use crate::crash::{self, Point};
 use crate::domain::{BatchId, Input, Millis, Phase, PhaseError, Slot};
-use crate::engine::{Claim, Engine, Error, Submission, content_id};
+use crate::engine::{Engine, Error, Submission, content_id};
 
 /// How many attempts one worker runs side by side. Each waits most of its time, and holds one command in memory.
 const MAX_CONCURRENT: usize = 256;
@@ -86,56 +86,49 @@ impl Worker {
     }
 }
 
+/// What came of an attempt.
+enum Made {
+    /// Nobody waits for it any more.
+    Nothing,
+    /// Its outcome, and the texts that it made.
+    Outcome(Message, Vec<String>),
+    /// The same, sent on its way as a fault rule wants: broken, or twice.
+    Messages(Vec<Message>, Vec<String>),
+}
+
 async fn handle(engine: Engine, mut delivery: Delivery, phase: Phase, faults: &Faults, latency_ms: u64) {
-    match engine.claim(&delivery).await {
-        Ok(Claim::Granted) => crash::reach(Point::WorkerClaimed),
-        Ok(Claim::Duplicate) => {
-            settle(&engine, delivery, Vec::new(), Vec::new()).await;
-            return;
-        }
-        Ok(Claim::Busy { .. }) => {
-            delivery.reject("somebody is handling it");
-            return;
-        }
-        Err(error) => {
-            delivery.reject(&error.to_string());
-            return;
-        }
-    }
-    let (publish, contents) = match Task::read(delivery.message(), phase) {
-        Ok(task) => match run(&engine, &task, &mut delivery, faults, latency_ms).await {
-            Ok(made) => made,
-            Err(error) => {
-                engine.release(&delivery).await;
-                engine.reject(delivery, &error.to_string()).await;
-                return;
-            }
-        },
+    crash::reach(Point::WorkerTaken);
+    let made = match Task::read(delivery.message(), phase) {
+        Ok(task) => run(&engine, &task, &mut delivery, faults, latency_ms).await,
         Err(error) => {
             tracing::warn!(%phase, key = %delivery.message().key, %error, "a command was refused");
-            engine.refuse(delivery, &error).await;
-            return;
+            return engine.refuse(delivery, &error).await;
         }
     };
     crash::reach(Point::WorkerResult);
-    settle(&engine, delivery, publish, contents).await;
+    match made {
+        Ok(Made::Nothing) => settle(&engine, delivery, Vec::new(), Vec::new()).await,
+        Ok(Made::Outcome(outcome, contents)) => engine.conclude(delivery, outcome, contents).await,
+        Ok(Made::Messages(publish, contents)) => settle(&engine, delivery, publish, contents).await,
+        Err(error) => engine.reject(delivery, &error.to_string()).await,
+    }
 }
 
-/// Consumes the command together with what came of it.
+/// Consumes the command, and publishes what came of it.
 async fn settle(engine: &Engine, delivery: Delivery, publish: Vec<Message>, contents: Vec<String>) {
     if let Err(error) = engine.finish(delivery, publish, contents).await {
         tracing::warn!(%error, "an outcome was not committed; its command comes again");
     }
 }
 
-/// Runs the phase: what to publish, and the texts it made.
+/// Runs the phase.
 async fn run(
     engine: &Engine,
     task: &Task,
     delivery: &mut Delivery,
     faults: &Faults,
     latency_ms: u64,
-) -> Result<(Vec<Message>, Vec<String>), Error> {
+) -> Result<Made, Error> {
     let slots: Vec<Slot> = task.essays.iter().map(|(slot, _)| *slot).collect();
     let fault = faults.find(task.phase, task.attempt, &slots);
     if let Some(point) = fault.and_then(FaultRule::crash) {
@@ -152,13 +145,13 @@ async fn run(
                 biased;
                 () = recalled => {
                     tracing::info!(batch = %task.batch, phase = %task.phase, "an attempt was recalled");
-                    return Ok((Vec::new(), Vec::new()));
+                    return Ok(Made::Nothing);
                 }
                 () = delivery.sleep(engine.clock(), latency_ms) => {}
             },
             Err(Error::Rejected(rejected)) => {
                 tracing::info!(batch = %task.batch, phase = %task.phase, %rejected, "a command was out of date");
-                return Ok((Vec::new(), Vec::new()));
+                return Ok(Made::Nothing);
             }
             Err(error) => return Err(error),
         }
@@ -176,14 +169,15 @@ async fn run(
     }
     let outcome = task.outcome(engine.clock().now(), processed, errors, fault);
     let mut message = outcome.map_err(|error| Error::Unavailable(error.to_string()))?;
-    if fault.is_some_and(FaultRule::is_garbled) {
+    let (is_garbled, is_duplicate) = fault.map_or((false, false), |fault| (fault.is_garbled(), fault.is_duplicate()));
+    if is_garbled {
         message.body = message.body.slice(..message.body.len() / 2);
     }
-    let mut publish = vec![message];
-    if fault.is_some_and(FaultRule::is_duplicate) {
-        publish.extend_from_within(..);
-    }
-    Ok((publish, contents))
+    Ok(match (is_garbled, is_duplicate) {
+        (false, false) => Made::Outcome(message, contents),
+        (true, false) => Made::Messages(vec![message], contents),
+        (_, true) => Made::Messages(vec![message.clone(), message], contents),
+    })
 }
 
 /// What a phase hands on. Only the spellcheck makes a new text.
