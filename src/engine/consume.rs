@@ -37,6 +37,14 @@ impl Engine {
         answer.await.map_err(|_| self.unavailable())?
     }
 
+    /// Gives back a claim whose handler failed, so that the next delivery is handled.
+    pub async fn release(&self, delivery: &Delivery) {
+        let key = Key::of(delivery.group().service(), delivery.message());
+        let request = Request::Release { group: delivery.group(), key: key.clone() };
+        // Where there is no partition any more, there is no claim either.
+        let _ = self.partition_of(&key.hash).send(request).await;
+    }
+
     /// Consumes a command together with the outcome of its attempt, and stores the texts that this made: one step, as if
     /// the outcome had come by the bus, and whoever watches sees it so. A command that was handled before is used up, and
     /// so is one whose attempt is over.

@@ -132,6 +132,9 @@ impl Partition {
                 // Whoever asked may have gone away; then its claim ends with its time.
                 let _ = reply.send(self.claim(group, key));
             }
+            Request::Release { group, key } => {
+                self.claims.remove(&(group, key));
+            }
             Request::Settle(settlement) => self.settle(round, *settlement),
             Request::Post(request) => self.post(round, *request),
             Request::Groups(request) => self.groups(round, *request),

@@ -36,6 +36,10 @@ pub(super) enum Request {
         key: Key,
         reply: oneshot::Sender<Result<Claim, Error>>,
     },
+    Release {
+        group: Group,
+        key: Key,
+    },
     Settle(Box<Settlement>),
     Post(Box<PostRequest>),
     Groups(Box<GroupRequest>),

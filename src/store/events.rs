@@ -5,6 +5,7 @@
 //! restored, or that ran without a log for a while, begins another, and nobody takes a number of the one for that of the
 //! other.
 
+use super::archive::Archive;
 use super::codec;
 use super::commit::Commit;
 use super::journal::{Which, Write};
@@ -45,8 +46,9 @@ pub struct Event {
 pub(super) struct Numbering {
     /// None where no log is kept.
     pub(super) log: Option<EventLog>,
+    archive: Archive,
     retained: u64,
-    /// The number of the oldest event that is stored, of whatever log.
+    /// The number of the oldest event that is not in a file, of whatever log.
     oldest: Sequence,
     next: Sequence,
     /// How many were added since the last trim.
@@ -55,7 +57,7 @@ pub(super) struct Numbering {
 
 impl Numbering {
     /// How the log goes on, and what has to be written before it does.
-    pub(super) fn open(tree: &Tree, retained: u64) -> Result<(Self, Option<Write>), Error> {
+    pub(super) fn open(tree: &Tree, archive: Archive, retained: u64) -> Result<(Self, Option<Write>), Error> {
         let bound = |key: Option<sled::Result<sled::IVec>>| {
             key.map(|key| keys::event_sequence(&key.map_err(failed)?)).transpose()
         };
@@ -63,7 +65,12 @@ impl Numbering {
         let after_newest = bound(tree.scan_prefix(keys::EVENTS).keys().next_back())?.map(|newest| newest + 1);
         let found = event_log(tree)?;
         let next = after_newest.unwrap_or(1).max(found.map_or(1, |(_, first)| first));
-        let numbering = |log| Self { log, retained, oldest: oldest.unwrap_or(next), next, added: 0 };
+        let next = next.max(archive.bounds().map_or(1, |(_, end)| end));
+        archive.forget_before(next.saturating_sub(retained));
+        if retained == 0 {
+            archive.clear().map_err(|error| Error::Failed(error.to_string().into()))?;
+        }
+        let numbering = |log| Self { log, archive, retained, oldest: oldest.unwrap_or(next), next, added: 0 };
         match found {
             Some((name, first)) if retained > 0 => Ok((numbering(Some(EventLog { name, first, next })), None)),
             // What is published from now on would be missing in it.
@@ -98,6 +105,7 @@ impl Numbering {
         if added == 0 {
             return;
         }
+        self.archive.forget_before(self.next.saturating_sub(self.retained));
         let end = self.next.saturating_sub(self.retained).min(self.oldest.saturating_add(added + TRIM));
         for sequence in self.oldest..end {
             writes.push(Write { which: Which::State, key: keys::event(sequence).into(), value: None });
@@ -136,12 +144,38 @@ impl Store {
     /// # Errors
     /// As [`Store::batch`].
     pub fn events(&self, first: Sequence, end: Sequence, limit: usize, bytes: usize) -> Result<Vec<Event>, Error> {
+        let event = |sequence, stored: &[u8]| {
+            let message = codec::decode::<StoredMessage>(stored)?.into_message()?;
+            Ok(Event { sequence, message })
+        };
+        let archived = self.shared.archive.read(first, end, limit, bytes);
+        let archived = archived.map_err(|error| Error::Corrupt(error.to_string()))?;
+        let is_next = archived.first().is_some_and(|(sequence, _)| *sequence == first);
+        let recent = if is_next { Vec::new() } else { self.unarchived(first, end, limit, bytes)? };
+        // Those in no file are newer, and in an older store some are older than all that are in one.
+        let is_recent_first = match (archived.first(), recent.first()) {
+            (Some((archived, _)), Some((recent, _))) => recent < archived,
+            (archived, _) => archived.is_none(),
+        };
+        if is_recent_first {
+            recent.iter().map(|(sequence, stored)| event(*sequence, stored)).collect()
+        } else {
+            archived.iter().map(|(sequence, stored)| event(*sequence, stored)).collect()
+        }
+    }
+
+    fn unarchived(
+        &self,
+        first: Sequence,
+        end: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<(Sequence, sled::IVec)>, Error> {
         let (mut found, mut size) = (Vec::new(), 0);
         for entry in self.shared.state.range(keys::event(first)..keys::event(end.max(first))).take(limit) {
             let (key, value) = entry.map_err(failed)?;
-            let message = codec::decode::<StoredMessage>(&value)?.into_message()?;
-            found.push(Event { sequence: keys::event_sequence(&key)?, message });
             size += value.len();
+            found.push((keys::event_sequence(&key)?, value));
             if size >= bytes {
                 break;
             }

@@ -6,6 +6,7 @@
 //! | 2 | the listing of batches; which texts a batch refers to; since when it rests; from what a failed essay was tried |
 //! | 3 | the journal |
 //! | 4 | idempotency keys with half of their hash; leases of attempts; classes of batches; the log of events |
+//! | 5 | settled events in files of their own; those in the database are read there until they are too old |
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use super::read::{self, failed};
 use super::{Error, keys};
 
 /// The format of a store made by this version.
-pub(super) const FORMAT_VERSION: u32 = 4;
+pub(super) const FORMAT_VERSION: u32 = 5;
 
 /// How many batches are migrated in one write.
 const BITE: usize = 256;
@@ -37,7 +38,9 @@ pub(super) fn prepare(
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
             }
-            shorten_every_key(tree)?;
+            if found <= 3 {
+                shorten_every_key(tree)?;
+            }
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });

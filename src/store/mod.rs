@@ -8,6 +8,7 @@
 //! settled in the database by and by. A read sees every commit that is durable and nothing else, and it blocks, so it
 //! belongs on threads that may.
 
+mod archive;
 mod backup;
 mod codec;
 mod commit;
@@ -51,6 +52,7 @@ pub use snapshot::Snapshot;
 pub use stored::{StoredAnswer, readable};
 pub use verify::{Checked, verify};
 
+use archive::Archive;
 use committer::{Committer, Durable, Request, Settling};
 use disk::{DirectoryLock, Durability};
 use events::Numbering;
@@ -193,6 +195,7 @@ struct Shared {
     contents: Tree,
     overwritten: Overwritten,
     event_log: Option<EventLog>,
+    archive: Archive,
     commits: tokio::sync::mpsc::Sender<Request>,
     failure: Arc<OnceLock<Arc<str>>>,
     flushes: Arc<AtomicU64>,
@@ -256,8 +259,12 @@ impl Store {
         let flushes = Arc::new(AtomicU64::new(0));
         let (settlements, to_settle) = std::sync::mpsc::channel();
         let (say_done, done) = std::sync::mpsc::channel();
+        let archive = Archive::open(options).map_err(unfit)?;
         let settler = Settler {
             database: database.clone(),
+            // Stores of before there were files for them.
+            has_events: state.settled().scan_prefix(keys::EVENTS).next().is_some(),
+            archive: archive.clone(),
             state: state.clone(),
             contents: contents.clone(),
             durability,
@@ -266,7 +273,7 @@ impl Store {
             failure: Arc::clone(&failure),
         };
         let settling = Settling { bytes: options.journal_bytes, unsettled: 0, is_under_way: false, settlements, done };
-        let (events, event_log_write) = Numbering::open(&state, options.retain_events)?;
+        let (events, event_log_write) = Numbering::open(&state, archive.clone(), options.retain_events)?;
         let event_log = events.log;
         let mut committer = Committer {
             state: state.clone(),
@@ -299,6 +306,7 @@ impl Store {
             contents,
             overwritten,
             event_log,
+            archive,
             commits,
             failure,
             flushes,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
+use super::archive::Archive;
 use super::disk::Durability;
 use super::guard;
 use super::journal;
@@ -35,6 +36,9 @@ pub(super) struct Settler {
     pub(super) database: sled::Db,
     pub(super) state: Tree,
     pub(super) contents: Tree,
+    pub(super) archive: Archive,
+    /// Whether there are events in the database.
+    pub(super) has_events: bool,
     pub(super) durability: Durability,
     pub(super) directory: PathBuf,
     /// How long the database's log is.
@@ -61,8 +65,12 @@ impl Settler {
         let Settlement { state, contents, commits, last_segment } = settlement;
         crash::reach(Point::SettleFrozen);
         // The texts first, so that a record in the database never refers to one that is not there.
-        write(self.contents.settled(), &contents)?;
-        write(self.state.settled(), &state)?;
+        write(self.contents.settled(), contents.iter())?;
+        let is_event = |key: &sled::IVec| key.starts_with(keys::EVENTS);
+        self.archive(state.range(sled::IVec::from(keys::EVENTS)..).take_while(|(key, _)| is_event(key)))?;
+        let belongs =
+            |(key, value): &(&sled::IVec, &Option<sled::IVec>)| !is_event(key) || (self.has_events && value.is_none());
+        write(self.state.settled(), state.iter().filter(belongs))?;
         crash::reach(Point::SettleWritten);
         // The log is a sequence: with this, everything before it is there.
         self.state.settled().insert(keys::COMMITS, &commits.to_be_bytes()).map_err(text)?;
@@ -72,11 +80,22 @@ impl Settler {
         crash::reach(Point::SettleDurable);
         self.contents.thaw();
         self.state.thaw();
+        self.archive.remove_forgotten().map_err(text)?;
         self.seal();
         if let Some(last) = last_segment {
             journal::remove(&self.directory, last).map_err(text)?;
         }
         Ok(())
+    }
+
+    /// Writes the events of a layer into a file of their own.
+    fn archive<'a>(&self, events: impl Iterator<Item = Written<'a>>) -> Result<(), String> {
+        let present = |(key, value): Written<'a>| {
+            let value = value.as_ref()?;
+            Some(keys::event_sequence(key).map(|sequence| (sequence, value)))
+        };
+        let events: Vec<_> = events.filter_map(present).collect::<Result<_, _>>().map_err(text)?;
+        self.archive.put(&events).map_err(text)
     }
 
     /// Seals the database, which only this thread writes. Without a seal the next start takes longer, and no more.
@@ -91,7 +110,10 @@ impl Settler {
     }
 }
 
-fn write(tree: &sled::Tree, layer: &Layer) -> Result<(), String> {
+/// An entry of a layer.
+type Written<'a> = (&'a sled::IVec, &'a Option<sled::IVec>);
+
+fn write<'a>(tree: &sled::Tree, layer: impl Iterator<Item = Written<'a>>) -> Result<(), String> {
     let mut batch = sled::Batch::default();
     for (number, (key, value)) in (1..).zip(layer) {
         match value {

@@ -7,7 +7,8 @@ mod events;
 mod indexes;
 mod queues;
 
-use super::disk::DirectoryLock;
+use super::archive::Archive;
+use super::disk::{self, DirectoryLock};
 use super::keys::Aged;
 use super::layers::Tree;
 use super::migrate::FORMAT_VERSION;
@@ -61,7 +62,8 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
         Some(Ok(found)) => return Err(Error::OlderFormat { found, known: FORMAT_VERSION }),
         Some(Err(_)) | None => return Err(Error::Corrupt("the format version of the store".to_owned())),
     }
-    let mut check = Check { tree, contents, tell, checked: Checked::default(), timers: 0, listed: 0, ages: 0 };
+    let archive = Archive::open(options).map_err(|error| disk::directory_error(&options.directory, &error))?;
+    let mut check = Check { tree, contents, archive, tell, checked: Checked::default(), timers: 0, listed: 0, ages: 0 };
     check.every_batch()?;
     check.what_belongs_to_batches()?;
     check.outbox()?;
@@ -79,6 +81,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
 struct Check<'a> {
     tree: Tree,
     contents: Tree,
+    archive: Archive,
     tell: &'a mut dyn FnMut(&str),
     checked: Checked,
     /// Timers and listing entries that the records ask for and that are there.

@@ -1,0 +1,373 @@
+//! Settled events, in files of their own.
+//!
+//! Events come in order, are read in order and go in order, so a database would only write them more often. What a
+//! settlement has of them is appended as a file, `events/NUMBER` in hexadecimal, named by the first event in it; a file
+//! whose events are all too old is removed. A file is a header (24 bytes: a magic, the number of the first event, how
+//! many there are, a CRC-32 of these), where each event ends (u64, counted from the first), and the events, each a CRC-32
+//! and the stored message. Integers are big-endian.
+//!
+//! A file is there whole or not at all, and is durable before the journal forgets what is in it. After a crash the journal
+//! may say it once more; then it is not written again.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use sled::IVec;
+
+use super::{Options, Sequence};
+
+const MAGIC: &[u8; 8] = b"rephaseE";
+
+const HEADER_BYTES: usize = 24;
+
+const END_BYTES: usize = 8;
+
+const CRC_BYTES: usize = 4;
+
+/// Up to how many bytes a file grows with the next settlement, instead of there being another: a server that is started
+/// often and does little has few files.
+const SMALL_BYTES: u64 = 1_024 * 1_024;
+
+/// The name under which a file is written before it is whole.
+const UNFINISHED: &str = "unfinished";
+
+/// The events of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    first: Sequence,
+    /// The number behind the last.
+    end: Sequence,
+    bytes: u64,
+}
+
+/// The files. Clones share them.
+#[derive(Clone)]
+pub(super) struct Archive {
+    directory: PathBuf,
+    is_durable: bool,
+    /// In order.
+    segments: Arc<RwLock<Vec<Segment>>>,
+    /// What is before this is too old, and not read any more.
+    oldest: Arc<AtomicU64>,
+}
+
+impl Archive {
+    /// Finds the files of the store.
+    pub(super) fn open(options: &Options) -> io::Result<Self> {
+        let directory = options.directory.join("events");
+        let mut segments = Vec::new();
+        for entry in listed(&directory)? {
+            let name = entry?.file_name();
+            let Some(first) = name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok()) else { continue };
+            segments.push(head_of(&directory, first)?);
+        }
+        segments.sort_unstable_by_key(|segment| segment.first);
+        // A crash may leave one behind that has grown into the next, without what was forgotten.
+        let next: Vec<_> = segments.iter().skip(1).map(|next: &Segment| next.first).chain([Sequence::MAX]).collect();
+        let mut next = next.into_iter();
+        segments.retain(|segment| next.next().is_some_and(|next| segment.end <= next));
+        let segments = Arc::new(RwLock::new(segments));
+        Ok(Self { directory, is_durable: options.durable, segments, oldest: Arc::default() })
+    }
+
+    /// The number of the first event that is in a file, and that behind the last.
+    pub(super) fn bounds(&self) -> Option<(Sequence, Sequence)> {
+        let segments = self.segments();
+        Some((segments.first()?.first, segments.last()?.end))
+    }
+
+    /// From now on nothing before `oldest` is read.
+    pub(super) fn forget_before(&self, oldest: Sequence) {
+        self.oldest.fetch_max(oldest, Ordering::Release);
+    }
+
+    /// Removes the files that nothing is read from any more. A crash leaves some of them, for the next time.
+    pub(super) fn remove_forgotten(&self) -> io::Result<()> {
+        let oldest = self.oldest.load(Ordering::Acquire);
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let count = segments.iter().take_while(|segment| segment.end <= oldest).count();
+        let gone: Vec<_> = segments.drain(..count).collect();
+        drop(segments);
+        gone.into_iter().try_for_each(|segment| fs::remove_file(self.path(segment.first)))
+    }
+
+    /// Adds events, in order and without a hole. Those that are there already are not added again.
+    pub(super) fn put(&self, events: &[(Sequence, &IVec)]) -> io::Result<()> {
+        let last = self.segments().last().copied();
+        let known = last.map_or(0, |last| last.end);
+        let events = &events[events.partition_point(|(sequence, _)| *sequence < known)..];
+        let Some(&(first, _)) = events.first() else { return Ok(()) };
+        let added: u64 = events.iter().map(|(_, stored)| stored.len() as u64).sum();
+        let grows = last.filter(|last| last.end == first && last.bytes + added <= SMALL_BYTES);
+        let oldest = self.oldest.load(Ordering::Acquire);
+        let before = match grows {
+            Some(last) if oldest < last.end => {
+                self.read_segment(last, oldest.max(last.first), usize::MAX, usize::MAX)?
+            }
+            Some(_) | None => Vec::new(),
+        };
+        let first = before.first().map_or(first, |(before, _)| *before);
+        let stored = before.iter().map(|(_, stored)| &stored[..]).chain(events.iter().map(|(_, stored)| &stored[..]));
+        let segment = self.write(first, &stored.collect::<Vec<_>>())?;
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        if grows.is_some() {
+            segments.pop();
+        }
+        segments.push(segment);
+        drop(segments);
+        match grows.filter(|grown| grown.first != first) {
+            Some(grown) => fs::remove_file(self.path(grown.first)),
+            None => Ok(()),
+        }
+    }
+
+    /// Events from the number `first` up to, not including, `end`, as they are stored: at most `limit`, and no more once
+    /// they have `bytes`. It ends where a file ends.
+    pub(super) fn read(
+        &self,
+        first: Sequence,
+        end: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> io::Result<Vec<(Sequence, Vec<u8>)>> {
+        let first = first.max(self.oldest.load(Ordering::Acquire));
+        let segment = self.segments().iter().find(|segment| segment.end > first).copied();
+        let Some(segment) = segment.filter(|segment| segment.first < end) else { return Ok(Vec::new()) };
+        let within = usize::try_from(end.saturating_sub(first)).unwrap_or(usize::MAX);
+        match self.read_segment(segment, first.max(segment.first), limit.min(within), bytes) {
+            // It was removed meanwhile, with all that is in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read,
+        }
+    }
+
+    /// Removes everything.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).clear();
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn segments(&self) -> std::sync::RwLockReadGuard<'_, Vec<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path(&self, first: Sequence) -> PathBuf {
+        path_of(&self.directory, first)
+    }
+
+    fn read_segment(
+        &self,
+        segment: Segment,
+        first: Sequence,
+        limit: usize,
+        bytes: usize,
+    ) -> io::Result<Vec<(Sequence, Vec<u8>)>> {
+        let file = File::open(self.path(segment.first))?;
+        let begin = HEADER_BYTES as u64 + (segment.end - segment.first) * END_BYTES as u64;
+        let end_of = |sequence: Sequence| -> io::Result<u64> {
+            let mut end = [0; END_BYTES];
+            file.read_exact_at(&mut end, HEADER_BYTES as u64 + (sequence - segment.first) * END_BYTES as u64)?;
+            Ok(u64::from_be_bytes(end))
+        };
+        let (mut found, mut size) = (Vec::new(), 0);
+        let mut at = if first == segment.first { 0 } else { end_of(first - 1)? };
+        for sequence in (first..segment.end).take(limit) {
+            let end = end_of(sequence)?;
+            let length =
+                end.checked_sub(at).filter(|length| *length <= segment.bytes).ok_or_else(|| damaged(sequence))?;
+            let mut event = vec![0; usize::try_from(length).map_err(|_| damaged(sequence))?];
+            file.read_exact_at(&mut event, begin + at)?;
+            let (checksum, stored) = event.split_first_chunk::<CRC_BYTES>().ok_or_else(|| damaged(sequence))?;
+            if crc32fast::hash(stored).to_be_bytes() != *checksum {
+                return Err(damaged(sequence));
+            }
+            let stored = event.split_off(CRC_BYTES);
+            size += stored.len();
+            found.push((sequence, stored));
+            at = end;
+            if size >= bytes {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes a file, which is there whole and durable when this returns.
+    fn write(&self, first: Sequence, events: &[&[u8]]) -> io::Result<Segment> {
+        fs::create_dir_all(&self.directory)?;
+        let mut bytes = header(first, events.len()).to_vec();
+        let mut end = 0;
+        for stored in events {
+            end += (CRC_BYTES + stored.len()) as u64;
+            bytes.extend_from_slice(&end.to_be_bytes());
+        }
+        for stored in events {
+            bytes.extend_from_slice(&crc32fast::hash(stored).to_be_bytes());
+            bytes.extend_from_slice(stored);
+        }
+        let unfinished = self.directory.join(UNFINISHED);
+        let mut file = File::create(&unfinished)?;
+        file.write_all(&bytes)?;
+        if self.is_durable {
+            file.sync_all()?;
+        }
+        fs::rename(&unfinished, self.path(first))?;
+        if self.is_durable {
+            File::open(&self.directory)?.sync_all()?;
+            if let Some(parent) = self.directory.parent() {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(Segment { first, end: first + events.len() as u64, bytes: bytes.len() as u64 })
+    }
+}
+
+fn listed(directory: &Path) -> io::Result<Vec<io::Result<fs::DirEntry>>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => Ok(entries.collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn path_of(directory: &Path, first: Sequence) -> PathBuf {
+    directory.join(format!("{first:016x}"))
+}
+
+fn header(first: Sequence, count: usize) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..16].copy_from_slice(&first.to_be_bytes());
+    // A settlement has fewer than four thousand million events.
+    bytes[16..20].copy_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+    let checksum = crc32fast::hash(&bytes[..20]);
+    bytes[20..].copy_from_slice(&checksum.to_be_bytes());
+    bytes
+}
+
+/// What the file that begins with the event `first` has.
+fn head_of(directory: &Path, first: Sequence) -> io::Result<Segment> {
+    let path = path_of(directory, first);
+    let file = File::open(&path)?;
+    let mut found = [0; HEADER_BYTES];
+    let read = file.read_exact_at(&mut found, 0);
+    let count = u32::from_be_bytes([found[16], found[17], found[18], found[19]]);
+    let is_whole = usize::try_from(count).is_ok_and(|count| header(first, count) == found);
+    if read.is_err() || !is_whole {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} has no header", path.display())));
+    }
+    Ok(Segment { first, end: first + u64::from(count), bytes: file.metadata()?.len() })
+}
+
+fn damaged(sequence: Sequence) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the event {sequence} is damaged"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(numbers: std::ops::Range<Sequence>) -> Vec<(Sequence, IVec)> {
+        numbers.map(|number| (number, IVec::from(format!("event {number}").as_bytes()))).collect()
+    }
+
+    fn put(archive: &Archive, numbers: std::ops::Range<Sequence>) {
+        let events = stored(numbers);
+        archive.put(&events.iter().map(|(number, stored)| (*number, stored)).collect::<Vec<_>>()).expect("put");
+    }
+
+    /// Everything from `first` on, read a few at a time.
+    fn numbers(archive: &Archive, first: Sequence) -> Vec<Sequence> {
+        let (mut next, mut found) = (first, Vec::new());
+        loop {
+            let page = archive.read(next, Sequence::MAX, 3, 1_000).expect("read");
+            let Some((last, _)) = page.last() else { return found };
+            next = last + 1;
+            for (number, stored) in page {
+                assert_eq!(stored, format!("event {number}").as_bytes());
+                found.push(number);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_put_is_read_in_order_after_it_was_opened_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path());
+        let archive = Archive::open(&options).expect("opened");
+        assert_eq!((archive.bounds(), numbers(&archive, 0)), (None, vec![]));
+        put(&archive, 5..9);
+        // The journal said some of them twice.
+        put(&archive, 7..12);
+        put(&archive, 7..12);
+        for archive in [archive, Archive::open(&options).expect("opened")] {
+            assert_eq!(archive.bounds(), Some((5, 12)));
+            assert_eq!(numbers(&archive, 0), (5..12).collect::<Vec<_>>());
+            assert_eq!(numbers(&archive, 8), (8..12).collect::<Vec<_>>());
+            assert_eq!(archive.read(6, 8, 9, 1_000).expect("read").len(), 2);
+            assert_eq!(archive.read(6, 12, 9, 1).expect("read").len(), 1, "no more once there are so many bytes");
+        }
+        assert_eq!(fs::read_dir(directory.path().join("events")).expect("there").count(), 1, "small files grow");
+    }
+
+    #[test]
+    fn what_grows_leaves_out_what_is_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path());
+        let archive = Archive::open(&options).expect("opened");
+        put(&archive, 1..9);
+        let before = fs::read(archive.path(1)).expect("read");
+        archive.forget_before(5);
+        put(&archive, 9..12);
+        assert_eq!((archive.bounds(), numbers(&archive, 0)), (Some((5, 12)), (5..12).collect()));
+        assert!(!archive.path(1).exists());
+        // As if the process had died before that was removed.
+        fs::write(archive.path(1), before).expect("written");
+        let archive = Archive::open(&options).expect("opened");
+        assert_eq!((archive.bounds(), numbers(&archive, 0)), (Some((5, 12)), (5..12).collect()));
+    }
+
+    #[test]
+    fn large_files_are_left_and_old_ones_go() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path());
+        let archive = Archive::open(&options).expect("opened");
+        let large = IVec::from(vec![b'x'; usize::try_from(SMALL_BYTES).expect("small")]);
+        for number in 1..4 {
+            archive.put(&[(number, &large)]).expect("put");
+        }
+        archive.forget_before(3);
+        assert_eq!(archive.read(1, 9, 9, 1).expect("read")[0].0, 3);
+        archive.remove_forgotten().expect("removed");
+        assert_eq!((archive.bounds(), fs::read_dir(&archive.directory).expect("there").count()), (Some((3, 4)), 1));
+        archive.clear().expect("cleared");
+        assert_eq!((archive.bounds(), archive.directory.exists()), (None, false));
+    }
+
+    #[test]
+    fn damage_is_noticed_and_half_a_file_is_none() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path());
+        let archive = Archive::open(&options).expect("opened");
+        put(&archive, 1..4);
+        let path = archive.path(1);
+        let whole = fs::read(&path).expect("read");
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs::write(&path, &bytes).expect("damaged");
+            let read = Archive::open(&options).and_then(|archive| archive.read(1, 4, 9, 1_000));
+            assert!(read.is_err(), "{at}");
+        }
+        fs::write(&path, &whole).expect("whole again");
+        fs::write(archive.directory.join(UNFINISHED), &whole[..30]).expect("written");
+        assert_eq!(numbers(&Archive::open(&options).expect("opened"), 0), [1, 2, 3]);
+    }
+}
