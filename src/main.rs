@@ -1,11 +1,10 @@
 //! The program: arguments, logging, exit code.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use rephase::cli::{self, Arguments, Command};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -14,11 +13,7 @@ fn main() -> ExitCode {
         Command::Serve(_) => "info",
         Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => "error",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
-    let is_terminal = std::io::stderr().is_terminal();
-    // A log that cannot be written is no reason to stop working.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
-    log.log_internal_errors(false).init();
+    arguments.log.start(default_level);
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
