@@ -17,6 +17,7 @@
 //! | [`fixture`] | a server inside a Rust test |
 //! | [`crash`] | the points at which a crash is interesting |
 //! | [`clock`] | the system's clock and a manual one |
+//! | [`tally`] | distributions that are cheap to observe |
 
 pub mod app;
 pub mod bus;
@@ -29,6 +30,7 @@ pub mod engine;
 pub mod fixture;
 pub mod http;
 pub mod store;
+pub mod tally;
 pub mod worker;
 
 pub use fixture::Fixture;

@@ -1,11 +1,10 @@
 //! The program: arguments, logging, exit code.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use rephase::cli::{self, Arguments, Command};
-use tracing_subscriber::EnvFilter;
 
 /// Much of a commit is made on one thread and freed on another. The system's allocator takes a quarter of the processor's
 /// time of a retry for that, this one a fraction.
@@ -19,11 +18,7 @@ fn main() -> ExitCode {
         Command::Serve(_) => "info",
         Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => "error",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
-    let is_terminal = std::io::stderr().is_terminal();
-    // A log that cannot be written is no reason to stop working.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal);
-    log.log_internal_errors(false).init();
+    arguments.log.start(default_level);
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -27,7 +27,7 @@ const RENEWAL: usize = 100;
 const MAX_ANSWER: usize = 64 * 1_024 * 1_024;
 
 /// Every route: its method, its path, and which body fits it.
-const ROUTES: [(&str, &str, Fit); 30] = [
+const ROUTES: [(&str, &str, Fit); 31] = [
     ("GET", "/v1/batches", Fit::Nothing),
     ("POST", "/v1/batches/register", Fit::Registration),
     ("POST", "/v1/batches/{batch}/essays", Fit::Essays),
@@ -56,6 +56,7 @@ const ROUTES: [(&str, &str, Fit); 30] = [
     ("POST", "/internal/v1/dead-letters/{id}/redrive", Fit::Cancel),
     ("POST", "/internal/v1/dead-letters/{id}/discard", Fit::Cancel),
     ("GET", "/healthz", Fit::Nothing),
+    ("GET", "/metrics", Fit::Nothing),
     ("GET", "/livez", Fit::Nothing),
     ("GET", "/readyz", Fit::Nothing),
 ];

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::log::LogArguments;
 use crate::domain::{Phase, RetryPolicy};
 use crate::worker::{NoRunner, Runner, StudentMatching};
 
@@ -16,6 +17,9 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogArguments,
 }
 
 /// A command.

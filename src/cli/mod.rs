@@ -4,6 +4,7 @@ mod args;
 mod backup;
 mod client;
 mod demo;
+mod log;
 mod ready;
 mod serve;
 mod signals;
@@ -13,6 +14,7 @@ mod verify;
 use std::process::ExitCode;
 
 pub use args::{Arguments, Command};
+pub use log::LogArguments;
 
 /// Runs what the arguments say.
 ///

@@ -47,7 +47,26 @@ pub fn is_traceparent(text: &str) -> bool {
     let is_hex = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let parts: Vec<&str> = text.split('-').collect();
     let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-    lengths == [2, 32, 16, 2] && parts[0] != "ff" && parts.into_iter().all(is_hex)
+    let is_some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    lengths == [2, 32, 16, 2]
+        && parts[0] != "ff"
+        && is_some(parts[1])
+        && is_some(parts[2])
+        && parts.into_iter().all(is_hex)
+}
+
+/// The `traceparent` of a new span in the trace of `parent`, which has the form of one.
+#[must_use]
+pub fn traceparent_of_span(parent: &str, span: u64) -> Option<String> {
+    let (trace, flags) = (parent.get(3..35)?, parent.get(53..55)?);
+    // A span of none would be none.
+    Some(format!("00-{trace}-{:016x}-{flags}", span.max(1)))
+}
+
+/// The span of an event: each is one of its own, the same whenever it is told.
+#[must_use]
+pub fn span_of(event_id: Uuid) -> u64 {
+    event_id.as_u64_pair().1
 }
 
 /// Names of the envelope's `metadata` members.

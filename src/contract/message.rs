@@ -28,6 +28,19 @@ impl Group {
     pub const ALL: [Self; 6] =
         [Self::Orchestrator, Self::Spellcheck, Self::CjAssessment, Self::Nlp, Self::AiFeedback, Self::StudentMatching];
 
+    /// Its name, for people and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Orchestrator => "orchestrator",
+            Self::Spellcheck => "spellcheck",
+            Self::CjAssessment => "cj_assessment",
+            Self::Nlp => "nlp",
+            Self::AiFeedback => "ai_feedback",
+            Self::StudentMatching => "student_matching",
+        }
+    }
+
     /// The name of its service inside idempotency keys.
     #[must_use]
     pub const fn service(self) -> &'static str {

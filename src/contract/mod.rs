@@ -22,7 +22,7 @@ mod topics;
 pub use enums::{
     BatchClientStatus, BatchStatus, ContentType, CourseCode, Language, PhaseName, PipelineExecutionStatus,
 };
-pub use envelope::{Envelope, SCHEMA_VERSION, is_traceparent, metadata};
+pub use envelope::{Envelope, SCHEMA_VERSION, is_traceparent, metadata, span_of, traceparent_of_span};
 pub use message::{Group, Headers, Message};
 pub use names::{ErrorCode, EventName};
 pub use notifications::Notice;

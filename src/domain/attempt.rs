@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::batch::Slot;
 use super::errors::PhaseError;
 use super::time::Millis;
-use crate::contract::PipelineExecutionStatus;
+use crate::contract::{PipelineExecutionStatus, metadata};
 
 /// What caused an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,9 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pipeline, Self::Automatic, Self::User];
+
     /// As clients read it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -48,6 +52,19 @@ pub struct Origin {
     pub idempotency_key: Option<String>,
     /// Its W3C `traceparent`.
     pub traceparent: Option<String>,
+}
+
+impl Origin {
+    /// The `metadata` of a message that has nothing else to say there: the trace it belongs to, where there is one.
+    pub(super) fn metadata(&self) -> Option<Map<String, Value>> {
+        let traceparent = self.traceparent.as_deref()?;
+        Some([(metadata::TRACEPARENT.to_owned(), traceparent.into())].into_iter().collect())
+    }
+
+    /// Says the trace in `members`, where there is one.
+    pub(super) fn trace(&self, members: &mut Map<String, Value>) {
+        members.extend(self.metadata().into_iter().flatten());
+    }
 }
 
 /// One try at a phase.
@@ -135,6 +152,9 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Succeeded, Self::PartiallySucceeded, Self::Failed, Self::Cancelled];
+
     /// As clients read it: the status the phase has after such an attempt at all of its essays.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

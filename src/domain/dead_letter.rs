@@ -90,6 +90,9 @@ pub enum LetterState {
 }
 
 impl LetterState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Redriven, Self::Discarded];
+
     /// As clients read it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

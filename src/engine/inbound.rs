@@ -146,24 +146,25 @@ fn content_provisioned(message: &Message) -> Result<Inbound, Unreadable> {
     let envelope = envelope::<BatchContentProvisioningCompleted>(message)?;
     let correlation_id = correlation_id(&envelope);
     let batch = batch_id(&envelope.data.batch_id)?;
+    let origin = origin(&envelope);
     let input = Input::ContentProvisioned { essays: envelope.data.essays_for_processing };
-    Ok(Inbound { batch, input, correlation_id, origin: Origin::default() })
+    Ok(Inbound { batch, input, correlation_id, origin })
 }
 
 fn associations_confirmed(message: &Message) -> Result<Inbound, Unreadable> {
     let envelope = envelope::<StudentAssociationsConfirmed>(message)?;
-    let correlation_id = correlation_id(&envelope);
+    let (correlation_id, origin) = (correlation_id(&envelope), origin(&envelope));
     let StudentAssociationsConfirmed { batch_id: batch, class_id, associations, timeout_triggered, .. } = envelope.data;
     let essay_ids = associations.into_iter().map(|association| association.essay_id).collect();
     let input = Input::AssociationsConfirmed { class_id, essay_ids, timeout_triggered };
-    Ok(Inbound { batch: batch_id(&batch)?, input, correlation_id, origin: Origin::default() })
+    Ok(Inbound { batch: batch_id(&batch)?, input, correlation_id, origin })
 }
 
 fn essays_ready(message: &Message) -> Result<Inbound, Unreadable> {
     let envelope = envelope::<BatchEssaysReady>(message)?;
     let correlation_id = correlation_id(&envelope);
-    let batch = batch_id(&envelope.data.batch_id)?;
-    Ok(Inbound { batch, input: Input::EssaysReady, correlation_id, origin: Origin::default() })
+    let (batch, origin) = (batch_id(&envelope.data.batch_id)?, origin(&envelope));
+    Ok(Inbound { batch, input: Input::EssaysReady, correlation_id, origin })
 }
 
 /// The names that [`OutcomeMetadata`] reads are those that the contract room publishes.

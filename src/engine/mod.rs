@@ -33,6 +33,7 @@ mod retention;
 mod round;
 mod seed;
 mod submission;
+mod survey;
 mod sweep;
 mod tail;
 mod timers;
@@ -45,7 +46,8 @@ use tokio_util::task::TaskTracker;
 
 pub use crate::bus::{Listener, TooManyConnections};
 pub use crate::store::StoredAnswer as Answer;
-pub use counters::Counters;
+pub use crate::store::{Numbers as StoreNumbers, Standings};
+pub use counters::{Attempts, Counters};
 pub use error::Error;
 pub use event_log::{EventFilter, EventLog, EventPage, LoggedEvent};
 pub use events::{EventReader, Read, Start, StreamFilter};
@@ -61,6 +63,7 @@ pub use publish::content_id;
 pub use request::{Claim, Reader};
 pub use seed::{Seed, SeedError};
 pub use submission::Submission;
+pub use survey::{Backlog, Survey};
 
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
@@ -73,6 +76,7 @@ use once::{InFlight, Once};
 use partition::Partition;
 use request::{Cause, Request, StepReply, StepRequest};
 use round::Listeners;
+use survey::Surveys;
 use tail::Tail;
 use timers::Timers;
 
@@ -143,6 +147,7 @@ struct Shared {
     reads: Arc<Semaphore>,
     tail: Arc<Tail>,
     log_reads: Semaphore,
+    surveys: Surveys,
     up_since: Millis,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -220,6 +225,7 @@ impl Engine {
             reads: Arc::new(Semaphore::new(MAX_READS)),
             tail,
             log_reads: Semaphore::new(events::MAX_LOG_READS),
+            surveys: Surveys::default(),
             up_since,
             tasks,
             stop,
@@ -231,6 +237,7 @@ impl Engine {
         job_runner::start(&engine).await?;
         timers::start(&engine, timer_service);
         sweep::start(&engine, options.sweep_interval_ms);
+        survey::start_census(&engine);
         Ok(engine)
     }
 

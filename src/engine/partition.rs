@@ -175,6 +175,7 @@ impl Partition {
 
     fn step(&mut self, round: &mut Round, request: StepRequest) {
         let StepRequest { batch, mut submission, cause, reply } = request;
+        let _span = tracing::debug_span!("step", %batch, correlation_id = %submission.correlation_id).entered();
         let contents = std::mem::take(&mut submission.contents);
         let mut shown = submission.shown.take();
         let late = self.late_outcome(&submission.input);
@@ -184,6 +185,7 @@ impl Partition {
         {
             // Its key is free again before anybody is told.
             drop(once);
+            Counters::add(&self.counters.repeated_steps);
             // Whoever asked may have gone away. An answer that is found is durable, and nothing else comes of it.
             let _ = reply.send(early.map(StepReply::Replayed));
             return;
@@ -196,11 +198,15 @@ impl Partition {
                 return;
             }
         };
-        if let Ok(StepReply::Done(_) | StepReply::Answered(_)) = &answer {
-            for text in &contents {
-                round.commit.put_content(text);
+        match &answer {
+            Ok(StepReply::Done(_) | StepReply::Answered(_)) => {
+                for text in &contents {
+                    round.commit.put_content(text);
+                }
+                Counters::add(&self.counters.steps);
             }
-            Counters::add(&self.counters.steps);
+            Ok(StepReply::Duplicate | StepReply::Replayed(_)) => Counters::add(&self.counters.repeated_steps),
+            Err(_) => Counters::add(&self.counters.refused_steps),
         }
         let used_up = match (&answer, late) {
             (Err(Rejected::StaleAttempt { phase }), Some(late)) => {
@@ -288,6 +294,7 @@ impl Partition {
                 Effect::Show(outgoing) => commit.announce(publish::message(&batch, number, *outgoing)?)?,
                 Effect::RecordAttempt { phase, attempt } => {
                     commit.record_attempt(id, phase, &attempt)?;
+                    self.counters.attempts.add(phase, &attempt);
                     attempts.push((id, phase, attempt));
                 }
                 Effect::ArmTimer(timer) => {

@@ -3,15 +3,19 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::contract::{Envelope, Headers, Message, SCHEMA_VERSION};
+use crate::contract::{Envelope, Headers, Message, SCHEMA_VERSION, metadata, span_of, traceparent_of_span};
 use crate::domain::{Batch, Outgoing};
 use crate::store;
 
 /// The message for the effect `number` of the step that made `batch` what it is. Its id is made of these, so that the
 /// same step always tells the same events.
 pub(super) fn message(batch: &Batch, number: usize, outgoing: Outgoing) -> Result<Message, store::Error> {
-    let Outgoing { correlation_id, metadata, data } = outgoing;
+    let Outgoing { correlation_id, metadata: mut said, data } = outgoing;
     let event_id = Uuid::new_v5(&batch.id.0, format!("event/{}/{number}", batch.version).as_bytes());
+    if let Some(traceparent) = said.as_mut().and_then(|said| said.get_mut(metadata::TRACEPARENT)) {
+        let child = traceparent.as_str().and_then(|parent| traceparent_of_span(parent, span_of(event_id)));
+        *traceparent = child.into();
+    }
     let topic = data.topic();
     let envelope = Envelope {
         event_id: Some(event_id),
@@ -22,7 +26,7 @@ pub(super) fn message(batch: &Batch, number: usize, outgoing: Outgoing) -> Resul
         correlation_id: Some(correlation_id),
         data_schema_uri: None,
         data,
-        metadata,
+        metadata: said,
     };
     let headers = Headers { event_id, trace_id: correlation_id };
     Message::new(topic, batch.id.to_string(), headers, &envelope)

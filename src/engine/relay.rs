@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tracing::Instrument as _;
 
 use super::tail::Tail;
 use super::{Engine, blocking};
@@ -163,7 +164,15 @@ impl Relay {
 
     async fn deliver(&self, sequence: Sequence, message: Message, bus: &Bus) {
         crash::reach(Point::PublishDeliver);
-        if bus.deliver(self.group, sequence, message).await.is_err() {
+        let span = tracing::debug_span!(
+            "dispatch",
+            group = self.group.name(),
+            sequence,
+            topic = %message.topic,
+            batch = message.key,
+            correlation_id = message.headers.as_ref().map(|headers| tracing::field::display(headers.trace_id)),
+        );
+        if bus.deliver(self.group, sequence, message).instrument(span).await.is_err() {
             // Nobody consumes for this group; its messages wait in the outbox for somebody who does.
             std::future::pending::<()>().await;
         }

@@ -40,6 +40,13 @@ impl Engine {
     pub async fn sweep(&self) -> Result<usize, Error> {
         // Two at once would read and remove the same.
         let Ok(_turn) = self.shared.sweeping.acquire().await else { return Ok(0) };
+        let began = Instant::now();
+        let swept = self.sweep_all().await;
+        self.counters().sweeps_ns.observe_since(began);
+        swept
+    }
+
+    async fn sweep_all(&self) -> Result<usize, Error> {
         let now = self.clock().now();
         let mut swept = 0;
         loop {

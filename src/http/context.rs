@@ -1,7 +1,9 @@
 //! What every request has: a correlation id, perhaps a user, perhaps a JSON body.
 
+use std::time::Instant;
+
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -10,13 +12,15 @@ use axum::response::Response;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::Gateway;
 use super::body::Received;
+use super::metrics::{Requests, method_name};
 use super::problem::Problem;
 use crate::contract::requests::ClientId;
-use crate::contract::{is_traceparent, metadata};
+use crate::contract::{is_traceparent, metadata, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Origin};
 use crate::engine::{Answer, Engine, RequestKey, Submission};
 
@@ -30,12 +34,18 @@ const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 pub(super) struct CorrelationId(pub(super) Uuid);
 
 /// Gives the request a correlation id, its own where it has one that is a UUID, and puts it on the answer and into the
-/// body of an error.
-pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
+/// body of an error. Goes on with its trace on the answer, where it has one, and counts it.
+pub(super) async fn correlate(State(requests): State<Requests>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let (route, method) = (requests.route(template), method_name(request.method()));
+    let traceparent = sent_traceparent(request.headers());
+    let traceparent = traceparent.and_then(|parent| traceparent_of_span(parent, fastrand::u64(..)));
     let sent = request.headers().get(CORRELATION_ID).and_then(|value| value.to_str().ok());
     let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(Uuid::new_v4);
     request.extensions_mut().insert(CorrelationId(correlation_id));
-    let mut response = next.run(request).await;
+    let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
+    let mut response = next.run(request).instrument(span.clone()).await;
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| Problem::of_plain(&response));
     if let Some(problem) = problem {
         let rendered = problem.render(correlation_id);
@@ -49,7 +59,17 @@ pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&correlation_id.to_string()) {
         response.headers_mut().insert(CORRELATION_ID, value);
     }
+    if let Some(value) = traceparent.and_then(|traceparent| HeaderValue::try_from(traceparent).ok()) {
+        response.headers_mut().insert(metadata::TRACEPARENT, value);
+    }
+    route.count(method, response.status(), began.elapsed());
+    span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "a request was answered"));
     response
+}
+
+/// The trace that a request says it belongs to.
+fn sent_traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(metadata::TRACEPARENT)?.to_str().ok().filter(|text| is_traceparent(text))
 }
 
 impl<S: Sync> FromRequestParts<S> for CorrelationId {
@@ -134,8 +154,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Gateway> for Body<T> {
 
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Problem> {
         let (name, user) = (key_of(request.headers()), user_of(request.headers()));
-        let traceparent = request.headers().get(metadata::TRACEPARENT).and_then(|value| value.to_str().ok());
-        let traceparent = traceparent.filter(|text| is_traceparent(text)).map(str::to_owned);
+        let traceparent = sent_traceparent(request.headers()).map(str::to_owned);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let Received { mut bytes, share } = gateway.bodies.receive(request).await?;
         // Only now: a connection whose request was not read to its end cannot be used again.

@@ -16,6 +16,7 @@ mod health;
 mod internal;
 mod limit;
 mod listing;
+mod metrics;
 mod notifications;
 mod phases;
 mod problem;
@@ -40,6 +41,7 @@ use body::Bodies;
 pub use direct::Answered;
 use events::Streams;
 use limit::PipelineLimit;
+use metrics::Requests;
 use notifications::Audience;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
@@ -65,6 +67,7 @@ pub struct Gateway {
     views: Views,
     audience: Audience,
     streams: Streams,
+    requests: Requests,
     /// Is cancelled when nothing new is to be waited for.
     drain: CancellationToken,
 }
@@ -76,7 +79,8 @@ impl Gateway {
     pub fn new(pipelines_a_minute: u32, limits: &Limits, drain: CancellationToken) -> Self {
         let pipelines = PipelineLimit::new(pipelines_a_minute);
         let (bodies, audience, streams) = (Bodies::new(limits), Audience::new(limits), Streams::new(limits));
-        Self { engine: Arc::default(), pipelines, bodies, views: Views::new(), audience, streams, drain }
+        let (engine, views, requests) = (Arc::default(), Views::new(), Requests::default());
+        Self { engine, pipelines, bodies, views, audience, streams, requests, drain }
     }
 
     /// Whoever listens for notifications has to show a token.
@@ -139,11 +143,12 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/internal/v1/dead-letters/{letter_id}/redrive", post(dead_letters::redrive))
         .route("/internal/v1/dead-letters/{letter_id}/discard", post(dead_letters::discard))
         .merge(health_routes())
+        .merge(metrics_routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn(context::correlate))
+        .layer(middleware::from_fn_with_state(gateway.requests.clone(), context::correlate))
         .with_state(gateway)
 }
 
@@ -156,9 +161,14 @@ fn worker_routes() -> Router<Gateway> {
         .route("/v1/workers/tasks/{task_id}/fail", post(workers::fail))
 }
 
-/// What connections past the limit get: health, and else that the server is full.
+/// What connections past the limit get: health and metrics, and else that the server is full.
 pub fn refusals(gateway: Gateway) -> Router {
-    health_routes().fallback(problem::full).layer(middleware::from_fn(context::correlate)).with_state(gateway)
+    let correlate = middleware::from_fn_with_state(gateway.requests.clone(), context::correlate);
+    health_routes().merge(metrics_routes()).fallback(problem::full).layer(correlate).with_state(gateway)
+}
+
+fn metrics_routes() -> Router<Gateway> {
+    Router::new().route("/metrics", get(metrics::read))
 }
 
 fn health_routes() -> Router<Gateway> {

@@ -31,13 +31,20 @@ use crate::engine::{Engine, Listener};
 pub(super) struct Audience {
     /// Half of all connections, so that those who listen leave room for those who ask.
     places: Arc<Semaphore>,
+    size: usize,
     ping: Duration,
     pub(super) tokens: Option<Tokens>,
 }
 
 impl Audience {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { places: Arc::new(Semaphore::new((limits.places() / 2).max(1))), ping: limits.ping, tokens: None }
+        let size = (limits.places() / 2).max(1);
+        Self { places: Arc::new(Semaphore::new(size)), size, ping: limits.ping, tokens: None }
+    }
+
+    /// How many listen.
+    pub(super) fn listeners(&self) -> usize {
+        self.size.saturating_sub(self.places.available_permits())
     }
 }
 

@@ -20,6 +20,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::body::{Bodies, Received};
 use super::context::{correlate, parse};
+use super::metrics::Requests;
 use super::{Gateway, Limits, Problem, backup, problem, router};
 use crate::contract::Topic;
 use crate::domain::Millis;
@@ -152,7 +153,7 @@ pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits) -
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn(correlate))
+        .layer(middleware::from_fn_with_state(Requests::default(), correlate))
         .with_state(Tests { backstage, bodies: Bodies::new(limits) })
         .fallback(move |request: Request| {
             let front = front.clone();
@@ -168,8 +169,9 @@ pub fn test_refusals(front: &Front) -> Router {
         let front = front.clone();
         async move { front.serve(request).await }
     });
-    let full = Router::new().fallback(problem::full).layer(middleware::from_fn(correlate));
-    let routes = ["/healthz", "/livez", "/readyz"].into_iter();
+    let full =
+        Router::new().fallback(problem::full).layer(middleware::from_fn_with_state(Requests::default(), correlate));
+    let routes = ["/healthz", "/livez", "/readyz", "/metrics"].into_iter();
     routes.fold(Router::new(), |router, path| router.route(path, health.clone())).fallback_service(full)
 }
 

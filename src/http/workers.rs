@@ -18,7 +18,7 @@ use super::batches::MAX_TEXT_BYTES;
 use super::context::{Body, CorrelationId, LARGE_BODY_BYTES, answer, respond};
 use super::{Gateway, Problem};
 use crate::contract::requests::ClientId;
-use crate::contract::{ErrorCode, PhaseName, Text};
+use crate::contract::{ErrorCode, Message, PhaseName, Text};
 use crate::domain::step::{Done, ReturnedEssay, ReturnedText, ReturnedWork};
 use crate::domain::{
     Attempt, Batch, BatchId, Category, Input, Lease, MAX_ESSAYS, Millis, Phase, PhaseError, needs_prompt,
@@ -164,6 +164,8 @@ struct TaskView<'a> {
     essays: Vec<EssayView>,
     prompt: Value,
     correlation_id: Uuid,
+    /// The trace of the request that caused the attempt, for a worker that has one of its own to go on with.
+    traceparent: Option<String>,
     lease_token: Uuid,
     lease_expires_at: Timestamp,
     /// When the attempt ends, whatever its worker says.
@@ -201,12 +203,27 @@ impl<'a> TaskView<'a> {
             essays: attempt.slots.iter().filter_map(essay).collect(),
             prompt,
             correlation_id: attempt.correlation_id,
+            traceparent: traceparent_of(command),
             lease_token: lease.token,
             lease_expires_at: expires_at.to_timestamp(),
             deadline: lease.until.to_timestamp(),
             command: serde_json::from_slice(&command.body).map_err(|_| Problem::broken())?,
         })
     }
+}
+
+/// The trace that a command says it belongs to.
+fn traceparent_of(command: &Message) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Command {
+        metadata: Said,
+    }
+    #[derive(Deserialize)]
+    struct Said {
+        traceparent: Option<String>,
+    }
+    let Command { metadata } = serde_json::from_slice(&command.body).ok()?;
+    metadata.traceparent
 }
 
 /// The attempt of `phase` that a worker has, by what, and until when.

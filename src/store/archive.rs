@@ -119,8 +119,8 @@ impl Archive {
         }
         segments.push(segment);
         drop(segments);
-        match grows.filter(|grown| grown.first != first) {
-            Some(grown) => fs::remove_file(self.path(grown.first)),
+        match grows.filter(|old| old.first != first) {
+            Some(old) => fs::remove_file(self.path(old.first)),
             None => Ok(()),
         }
     }

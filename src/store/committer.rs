@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::census::Census;
 use super::commit::{Commit, Outgoing};
 use super::events::Numbering;
 use super::guard::Marker;
@@ -18,7 +20,7 @@ use super::journal::{self, Journal, Which, Write};
 use super::layers::Tree;
 use super::settle::Settlement;
 use super::snapshot::Overwritten;
-use super::{Error, Feed, Sequence, keys};
+use super::{Error, Feed, Numbers, Sequence, keys};
 use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
 
@@ -81,6 +83,8 @@ pub(super) struct Committer {
     pub(super) feed: Feed,
     /// How many times something was made durable.
     pub(super) flushes: Arc<AtomicU64>,
+    pub(super) numbers: Arc<Numbers>,
+    pub(super) census: Census,
     /// The next sequence of each group, in the order of [`Group::ALL`].
     pub(super) next: [Sequence; Group::ALL.len()],
     pub(super) events: Numbering,
@@ -136,6 +140,9 @@ impl Committer {
         if commits.iter().all(Commit::is_empty) {
             return Ok(());
         }
+        let began = Instant::now();
+        self.numbers.commits.observe_size(commits.len());
+        let _span = tracing::debug_span!("commit", number = self.commits + 1, commits = commits.len()).entered();
         crash::reach(Point::CommitTaken);
         let mut writes = Vec::new();
         self.remove_expired(&commits, &mut writes)?;
@@ -167,6 +174,7 @@ impl Committer {
         if !published.is_empty() {
             (self.feed)(published);
         }
+        self.numbers.commit_ns.observe_since(began);
         crash::reach(Point::CommitFed);
         Ok(())
     }
@@ -241,21 +249,29 @@ impl Committer {
     /// Makes a group durable, and then lets readers see it.
     pub(super) fn write(&mut self, writes: Vec<Write>) -> Result<(), String> {
         let commit = self.commits + 1;
+        let bytes = journal::bytes_of(&writes);
+        self.numbers.writes.observe_size(writes.len());
+        self.numbers.bytes.observe(bytes);
         if let Some(Durable { journal, marker, log_bytes }) = &mut self.durable {
-            journal.append(&journal::frame(commit, &writes)?).map_err(text)?;
+            let frame = journal::frame(commit, &writes)?;
+            let began = Instant::now();
+            journal.append(&frame).map_err(text)?;
             crash::reach(Point::CommitWritten);
             journal.sync().map_err(text)?;
             marker.write(commit, log_bytes.load(Ordering::Relaxed)).map_err(text)?;
+            self.numbers.flush_ns.observe_since(began);
         }
         crash::reach(Point::CommitDurable);
         self.flushes.fetch_add(1, Ordering::Relaxed);
         self.commits = commit;
-        self.settling.unsettled += journal::bytes_of(&writes);
+        self.settling.unsettled += bytes;
         let (state, contents): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| write.which == Which::State);
         if !contents.is_empty() {
             self.contents.apply(contents.into_iter().map(Write::into_pair));
         }
-        self.overwritten.apply(&self.state, state.into_iter().map(Write::into_pair).collect()).map_err(text)?;
+        self.census.apply(&self.state, state, |state| {
+            self.overwritten.apply(&self.state, state.into_iter().map(Write::into_pair).collect()).map_err(text)
+        })?;
         crash::reach(Point::CommitApplied);
         Ok(())
     }

@@ -253,6 +253,21 @@ fn segments(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
+/// How many bytes the journal of a store takes.
+pub(super) fn size_on_disk(store: &Path) -> io::Result<u64> {
+    let directory = directory_of(store);
+    let mut bytes = 0;
+    for number in segments(&directory)? {
+        match fs::metadata(directory.join(format!("{number:016x}"))) {
+            Ok(segment) => bytes += segment.len(),
+            // It was settled meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}
+
 /// Removes the segments up to and with `last`.
 pub(super) fn remove(store: &Path, last: u64) -> io::Result<()> {
     let directory = directory_of(store);

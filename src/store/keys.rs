@@ -33,7 +33,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::contract::idempotency::Key;
-use crate::contract::{Group, Topic};
+use crate::contract::{BatchClientStatus, Group, PipelineExecutionStatus, Topic};
 use crate::domain::{BatchId, EventGroup, Facet, JobId, LetterId, Millis, Phase, Timer, TimerKind};
 
 use super::{Error, Sequence};
@@ -315,8 +315,11 @@ pub(super) fn job(owner: &str, id: JobId) -> Vec<u8> {
     key
 }
 
+/// What the keys of dead letters begin with.
+pub(super) const LETTER: u8 = b'z';
+
 pub(super) fn letter(id: LetterId) -> Vec<u8> {
-    let mut key = vec![b'z'];
+    let mut key = vec![LETTER];
     key.extend_from_slice(id.0.as_bytes());
     key
 }
@@ -353,10 +356,13 @@ pub(super) fn place_of(member_key: &[u8]) -> Result<u32, Error> {
     Ok(u32::from_be_bytes(*place.1))
 }
 
+/// What the keys of listings begin with.
+pub(super) const LISTING: u8 = b'i';
+
 /// Where the batches of `owner` with `facet` are listed. Facets are written with the names of the wire, which never
 /// change, and end in a zero.
 pub(super) fn listing(owner: &str, facet: Facet) -> Vec<u8> {
-    let mut key = vec![b'i'];
+    let mut key = vec![LISTING];
     key.extend_from_slice(&owner_hash(owner));
     let names: &[&str] = match facet {
         Facet::Any => &["any"],
@@ -383,6 +389,17 @@ pub(super) fn listed_of(key: &[u8]) -> Result<(Millis, BatchId), Error> {
     let (head, batch) = key.split_last_chunk::<16>().ok_or_else(corrupt)?;
     let (_, registered_at) = head.split_last_chunk::<8>().ok_or_else(corrupt)?;
     Ok((Millis(u64::from_be_bytes(*registered_at)), BatchId(uuid::Uuid::from_bytes(*batch))))
+}
+
+/// Where a batch or one of its phases stands, by a listing's key; none where it lists something else.
+pub(super) fn facet_of(key: &[u8]) -> Option<Facet> {
+    let names = key.get(1 + 16..key.len().checked_sub(1 + 8 + 16)?)?;
+    let (what, status) = std::str::from_utf8(names).ok()?.split_once('/')?;
+    if what == "status" {
+        return status.parse::<BatchClientStatus>().ok().map(Facet::Status);
+    }
+    let status = status.parse::<PipelineExecutionStatus>().ok()?;
+    what.parse::<Phase>().ok().map(|phase| Facet::Phase(phase, status))
 }
 
 pub(super) const EVENTS: &[u8] = b"v";

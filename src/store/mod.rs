@@ -10,6 +10,7 @@
 
 mod archive;
 mod backup;
+mod census;
 mod codec;
 mod commit;
 mod committer;
@@ -24,6 +25,7 @@ mod letters;
 mod lines;
 mod listing;
 mod migrate;
+mod numbers;
 mod read;
 mod restore;
 mod retention;
@@ -40,11 +42,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use backup::backup;
+pub use census::Standings;
 pub use commit::Commit;
 pub use committer::Published;
 pub use events::{Event, EventLog};
 pub use keys::Aged;
 pub use listing::Listed;
+pub use numbers::Numbers;
 pub use read::{ExpiredKey, OutboxEntry, TimerEntry};
 pub use restore::{Restored, check_backup, restore};
 pub use retention::Old;
@@ -53,6 +57,7 @@ pub use stored::{StoredAnswer, readable};
 pub use verify::{Checked, verify};
 
 use archive::Archive;
+use census::Census;
 use committer::{Committer, Durable, Request, Settling};
 use disk::{DirectoryLock, Durability};
 use events::Numbering;
@@ -199,6 +204,9 @@ struct Shared {
     commits: tokio::sync::mpsc::Sender<Request>,
     failure: Arc<OnceLock<Arc<str>>>,
     flushes: Arc<AtomicU64>,
+    numbers: Arc<Numbers>,
+    census: Census,
+    directory: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: DirectoryLock,
 }
@@ -257,6 +265,7 @@ impl Store {
         };
         let (failure, overwritten) = (Arc::new(OnceLock::new()), Overwritten::default());
         let flushes = Arc::new(AtomicU64::new(0));
+        let (numbers, census) = (Arc::new(Numbers::default()), Census::default());
         let (settlements, to_settle) = std::sync::mpsc::channel();
         let (say_done, done) = std::sync::mpsc::channel();
         let archive = Archive::open(options).map_err(unfit)?;
@@ -283,6 +292,8 @@ impl Store {
             failure: Arc::clone(&failure),
             feed,
             flushes: Arc::clone(&flushes),
+            numbers: Arc::clone(&numbers),
+            census: census.clone(),
             next: read::next_sequences(&state)?,
             events,
             commits,
@@ -310,6 +321,9 @@ impl Store {
             commits,
             failure,
             flushes,
+            numbers,
+            census,
+            directory: directory.clone(),
             threads,
             _lock: lock,
         };
@@ -360,6 +374,18 @@ impl Store {
     #[must_use]
     pub fn size_on_disk(&self) -> u64 {
         self.shared.database.size_on_disk().unwrap_or(0)
+    }
+
+    /// How many bytes the journal has on disk.
+    #[must_use]
+    pub fn journal_size_on_disk(&self) -> u64 {
+        journal::size_on_disk(&self.shared.directory).unwrap_or(0)
+    }
+
+    /// What the committer has observed of its own work.
+    #[must_use]
+    pub fn numbers(&self) -> &Numbers {
+        &self.shared.numbers
     }
 
     fn closed(&self) -> Error {

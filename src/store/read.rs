@@ -185,6 +185,23 @@ impl Store {
         Ok((first.unwrap_or(next), next))
     }
 
+    /// How many messages `group` has not consumed, and the oldest of them. Up to `limit` are counted; past that the
+    /// numbers between the last that was and the newest are taken for messages.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn backlog(&self, group: Group, limit: usize) -> Result<(u64, Option<OutboxEntry>), Error> {
+        let oldest = self.outbox(group, 0, Sequence::MAX, 1)?.pop();
+        let (mut count, mut last) = (0, None);
+        for key in self.shared.state.scan_prefix(keys::outbox_of(group)).keys().take(limit) {
+            (count, last) = (count + 1, Some(keys::sequence_of(&key.map_err(failed)?)?));
+        }
+        if let Some(last) = last.filter(|_| usize::try_from(count) == Ok(limit)) {
+            count += next_sequence(&self.shared.state, group)?.saturating_sub(last + 1);
+        }
+        Ok((count, oldest))
+    }
+
     /// Timers by when they are due, the earliest first, at most `limit`.
     ///
     /// # Errors

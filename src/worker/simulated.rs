@@ -14,7 +14,10 @@ use super::{InForce, Options, spelling};
 use crate::bus::{Delivery, Recall, Subscription};
 use crate::contract::commands::CommandBase;
 use crate::contract::events::BatchPhaseOutcome;
-use crate::contract::{BatchStatus, Envelope, EssayRef, Headers, Message, SCHEMA_VERSION, Topic, metadata, services};
+use crate::contract::{
+    BatchStatus, Envelope, EssayRef, Headers, Message, SCHEMA_VERSION, Topic, metadata, services, span_of,
+    traceparent_of_span,
+};
 use crate::crash::{self, Point};
 use crate::domain::{BatchId, Input, Millis, Phase, PhaseError, Slot};
 use crate::engine::{Engine, Error, Submission, content_id};
@@ -58,6 +61,7 @@ struct Task {
     attempt: u32,
     correlation_id: Uuid,
     command_id: Uuid,
+    traceparent: Option<String>,
     essays: Vec<(Slot, EssayRef)>,
 }
 
@@ -214,6 +218,7 @@ impl Task {
         let correlation_id = command.correlation_id.ok_or("it has no correlation id")?;
         let command_id = command.event_id.ok_or("it has no event id")?;
         let said = command.metadata.unwrap_or_default();
+        let traceparent = said.get(metadata::TRACEPARENT).and_then(Value::as_str).map(str::to_owned);
         let attempt = said.get(metadata::ATTEMPT).and_then(Value::as_u64).and_then(|number| number.try_into().ok());
         let slots = match said.get(metadata::SLOTS) {
             Some(slots) => serde_json::from_value::<Vec<Slot>>(slots.clone()).map_err(|error| error.to_string())?,
@@ -223,7 +228,7 @@ impl Task {
             return Err("it has not one slot for each essay".to_owned());
         }
         let essays = slots.into_iter().zip(command.data.essays_to_process).collect();
-        Ok(Self { batch, phase, attempt: attempt.unwrap_or(1), correlation_id, command_id, essays })
+        Ok(Self { batch, phase, attempt: attempt.unwrap_or(1), correlation_id, command_id, traceparent, essays })
     }
 
     /// Waits until nobody waits for this attempt any more, as far as that is heard.
@@ -266,6 +271,8 @@ impl Task {
         }
         let topic = Topic::ElsBatchPhaseOutcome;
         let event_id = Uuid::new_v5(&self.command_id, b"outcome");
+        let traceparent = self.traceparent.as_deref().and_then(|parent| traceparent_of_span(parent, span_of(event_id)));
+        said.extend(traceparent.map(|traceparent| (metadata::TRACEPARENT.to_owned(), traceparent.into())));
         let envelope = Envelope {
             event_id: Some(event_id),
             event_type: topic.as_str().to_owned(),

@@ -9,7 +9,10 @@ use crate::bus::{self, Delivery, Subscription};
 use crate::contract::commands::StudentMatchingInitiate;
 use crate::contract::enums::ValidationMethod;
 use crate::contract::events::{StudentAssociation, StudentAssociationsConfirmed};
-use crate::contract::{Envelope, EventName, Group, Headers, Message, SCHEMA_VERSION, Topic, services};
+use crate::contract::{
+    Envelope, EventName, Group, Headers, Message, SCHEMA_VERSION, Topic, metadata, services, span_of,
+    traceparent_of_span,
+};
 use crate::domain::Millis;
 use crate::engine::{Claim, Engine};
 
@@ -79,6 +82,11 @@ fn confirmed(command: &Message, now: Millis) -> serde_json::Result<Message> {
     let topic = Topic::StudentAssociationsConfirmed;
     let event_id = Uuid::new_v5(&command.event_id.unwrap_or(Uuid::nil()), b"confirmed");
     let correlation_id = command.correlation_id.unwrap_or(event_id);
+    let said = command.metadata.as_ref().and_then(|said| said.get(metadata::TRACEPARENT)?.as_str());
+    let traceparent = said.and_then(|parent| traceparent_of_span(parent, span_of(event_id)));
+    let traced = traceparent.map(|traceparent| {
+        [(metadata::TRACEPARENT.to_owned(), traceparent.into())].into_iter().collect::<serde_json::Map<String, Value>>()
+    });
     let envelope = Envelope {
         event_id: Some(event_id),
         event_type: topic.as_str().to_owned(),
@@ -100,7 +108,7 @@ fn confirmed(command: &Message, now: Millis) -> serde_json::Result<Message> {
             timeout_triggered: false,
             validation_summary: [(ValidationMethod::Auto.as_str().to_owned(), count)].into(),
         },
-        metadata: None::<serde_json::Map<String, Value>>,
+        metadata: traced,
     };
     Message::new(topic, batch_id, Headers { event_id, trace_id: correlation_id }, &envelope)
 }

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rephase::app::{self, App, DataDirectory, Limits, Options, Tokens};
@@ -291,6 +291,10 @@ impl Process {
     }
 
     pub fn spawn(mut command: Command) -> Option<Self> {
+        Self::spawn_from(&mut command)
+    }
+
+    fn spawn_from(command: &mut Command) -> Option<Self> {
         let mut child = command.spawn().expect("the program starts");
         let output = child.stdout.take().expect("piped");
         // From here on it is waited for, whatever happens.
@@ -302,6 +306,13 @@ impl Process {
         ready["url"].as_str()?.clone_into(&mut process.url);
         process.client = Client::new(&process.url);
         Some(process)
+    }
+
+    /// The same, with what it says on standard error.
+    pub fn spawn_with_errors(mut command: Command) -> Option<(Self, ChildStderr)> {
+        let mut process = Self::spawn_from(&mut command)?;
+        let errors = process.child.stderr.take().expect("piped");
+        Some((process, errors))
     }
 
     /// kill -9.

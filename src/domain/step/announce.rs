@@ -16,7 +16,7 @@ use crate::contract::events::{
 };
 use crate::contract::notifications::Payload;
 use crate::contract::{EssayRef, EventName, SystemMetadata, Text, Topic, metadata, services};
-use crate::domain::attempt::Attempt;
+use crate::domain::attempt::{Attempt, Origin};
 use crate::domain::batch::Run;
 use crate::domain::essays::EssayCounts;
 use crate::domain::phase::Phase;
@@ -104,8 +104,10 @@ impl Data {
 }
 
 impl Draft<'_> {
-    pub(super) fn publish(&mut self, data: Data, correlation_id: Uuid) {
-        self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata: None, data })));
+    /// Publishes what `origin`, where it is not this very input, has caused.
+    pub(super) fn publish(&mut self, data: Data, correlation_id: Uuid, origin: Option<&Origin>) {
+        let metadata = origin.unwrap_or(self.context.origin).metadata();
+        self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata, data })));
     }
 
     fn system_metadata(&self, event: EventName) -> SystemMetadata {
@@ -126,7 +128,7 @@ impl Draft<'_> {
             org_id: details.org_id.clone(),
             class_id: details.class.as_ref().map(|class| class.id.clone()),
         });
-        self.publish(data, self.context.correlation_id);
+        self.publish(data, self.context.correlation_id, None);
     }
 
     pub(super) fn announce_skip(&mut self, phase: Phase) {
@@ -140,7 +142,7 @@ impl Draft<'_> {
             correlation_id,
             metadata: self.system_metadata(EventName::BatchPhaseSkipped),
         });
-        self.publish(data, correlation_id);
+        self.publish(data, correlation_id, None);
     }
 
     pub(super) fn announce_completion(&mut self, run: &Run, counts: EssayCounts) {
@@ -157,7 +159,7 @@ impl Draft<'_> {
             correlation_id: run.correlation_id,
             metadata: self.system_metadata(EventName::BatchPipelineCompleted),
         });
-        self.publish(data, run.correlation_id);
+        self.publish(data, run.correlation_id, Some(&run.origin));
         self.notify_completion(run, counts);
     }
 
@@ -196,7 +198,9 @@ impl Draft<'_> {
             class_id: self.class_id(),
             course_code: self.batch.details.course_code,
         });
-        let (correlation_id, metadata) = (self.context.correlation_id, Some(self.command_metadata()));
+        let (correlation_id, mut members) = (self.context.correlation_id, self.command_metadata());
+        self.context.origin.trace(&mut members);
+        let metadata = Some(members);
         self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata, data })));
     }
 
@@ -226,7 +230,7 @@ impl Draft<'_> {
             timeout_triggered: true,
             validation_summary: [(ValidationMethod::Timeout.as_str().to_owned(), count)].into(),
         });
-        self.publish(data, self.context.correlation_id);
+        self.publish(data, self.context.correlation_id, None);
     }
 
     pub(super) fn announce_essays_ready(&mut self) {
@@ -241,7 +245,7 @@ impl Draft<'_> {
             student_prompt_ref: details.student_prompt_ref.clone(),
             class_type: details.class_type().to_owned(),
         });
-        self.publish(data, self.context.correlation_id);
+        self.publish(data, self.context.correlation_id, None);
     }
 
     /// Tells the worker of `phase` to run `attempt`.
@@ -284,9 +288,7 @@ impl Draft<'_> {
         if attempt.slots.len() < self.batch.essays.len() {
             members.insert(metadata::SLOTS.to_owned(), attempt.slots.clone().into());
         }
-        if let Some(traceparent) = &attempt.origin.traceparent {
-            members.insert(metadata::TRACEPARENT.to_owned(), traceparent.as_str().into());
-        }
+        attempt.origin.trace(&mut members);
         let correlation_id = attempt.correlation_id;
         self.effects.push(Effect::Publish(Box::new(Outgoing { correlation_id, metadata: Some(members), data })));
     }

@@ -192,7 +192,9 @@ impl Draft<'_> {
             correlation_id: outcome.correlation_id,
         });
         let correlation_id = attempt.correlation_id;
-        self.effects.push(Effect::Show(Box::new(Outgoing { correlation_id, metadata: Some(said_of(outcome)), data })));
+        let mut said = said_of(outcome);
+        attempt.origin.trace(&mut said);
+        self.effects.push(Effect::Show(Box::new(Outgoing { correlation_id, metadata: Some(said), data })));
     }
 
     /// The lease ended while nobody was there to hear of its worker, who gets it once more.

@@ -1,7 +1,5 @@
 //! What the owner of a batch is told (contract, Notifications).
 
-use uuid::Uuid;
-
 use super::{Data, Draft, Effect};
 use crate::contract::BatchStatus;
 use crate::contract::enums::{NotificationCategory, NotificationPriority};
@@ -24,7 +22,7 @@ impl Draft<'_> {
             total_phases: queue.len(),
             message: format!("Processing started: Initiating {first} phase"),
         };
-        self.notify(payload, NotificationPriority::Low, false, self.context.correlation_id);
+        self.notify(payload, NotificationPriority::Low, false, None);
     }
 
     /// A run is over.
@@ -49,16 +47,12 @@ impl Draft<'_> {
         };
         let action_required = failed > 0;
         let priority = if action_required { NotificationPriority::Immediate } else { NotificationPriority::High };
-        self.notify(payload, priority, action_required, run.correlation_id);
+        self.notify(payload, priority, action_required, Some(run));
     }
 
-    fn notify(
-        &mut self,
-        payload: Payload,
-        priority: NotificationPriority,
-        action_required: bool,
-        correlation_id: Uuid,
-    ) {
+    /// Tells the owner; what a run has come to, or what this input has caused.
+    fn notify(&mut self, payload: Payload, priority: NotificationPriority, action_required: bool, run: Option<&Run>) {
+        let correlation_id = run.map_or(self.context.correlation_id, |run| run.correlation_id);
         let notification = TeacherNotificationRequested {
             teacher_id: self.batch.details.user_id.clone(),
             notification_type: payload.notification_type().to_owned(),
@@ -72,7 +66,7 @@ impl Draft<'_> {
             class_id: None,
             timestamp: Some(self.context.now.to_timestamp()),
         };
-        self.publish(Data::Notification(notification), correlation_id);
+        self.publish(Data::Notification(notification), correlation_id, run.map(|run| &*run.origin));
     }
 
     /// Tells the owner where `state` is an end of `phase`.

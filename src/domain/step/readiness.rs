@@ -205,6 +205,6 @@ impl Draft<'_> {
             correlation_id: Some(self.context.correlation_id),
             timestamp: Some(self.context.now.to_timestamp()),
         });
-        self.publish(data, self.context.correlation_id);
+        self.publish(data, self.context.correlation_id, None);
     }
 }

@@ -15,6 +15,7 @@ use crate::http::serve::Limits;
 #[derive(Clone)]
 pub(in crate::http) struct Streams {
     places: Arc<Semaphore>,
+    size: usize,
     seats: Seats,
     pub(super) heartbeat: Duration,
 }
@@ -39,7 +40,13 @@ impl Streams {
     pub(in crate::http) fn new(limits: &Limits) -> Self {
         let places = Arc::new(Semaphore::new(limits.streams));
         // A pause of none would be no pause.
-        Self { places, seats: Seats::default(), heartbeat: limits.heartbeat.max(Duration::from_millis(1)) }
+        let (size, heartbeat) = (limits.streams, limits.heartbeat.max(Duration::from_millis(1)));
+        Self { places, size, seats: Seats::default(), heartbeat }
+    }
+
+    /// How many streams are open.
+    pub(in crate::http) fn open(&self) -> usize {
+        self.size.saturating_sub(self.places.available_permits())
     }
 
     /// A place for one more stream.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Error, keys};
 use super::StoredMessage;
-use crate::domain::{DeadLetter, LetterChange, LetterEvent, LetterId, Millis};
+use crate::domain::{DeadLetter, LetterChange, LetterEvent, LetterId, LetterState, Millis};
 
 /// A message that its group refused.
 #[derive(Serialize, Deserialize)]
@@ -39,6 +39,15 @@ impl StoredLetter {
             message: StoredMessage::of(&letter.message),
             attempts: letter.attempts,
             history: history.collect(),
+        }
+    }
+
+    /// Where it stands, as [`DeadLetter::state`].
+    pub(in crate::store) fn state(&self) -> LetterState {
+        match self.history.last() {
+            Some((_, StoredChange::Refused { .. })) | None => LetterState::Open,
+            Some((_, StoredChange::Redriven { .. })) => LetterState::Redriven,
+            Some((_, StoredChange::Discarded { .. })) => LetterState::Discarded,
         }
     }
 
