@@ -3,15 +3,18 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use rephase::cli::{self, Arguments, Command};
+use rephase::cli::{self, Command};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match cli::parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return fail(&format!("{error:#}")),
+    };
     // The demo tells its own story; its server only has to say what went wrong unexpectedly.
     let default_level = match arguments.command {
         Command::Serve(_) => "info",
+        Command::Config(_) => "warn",
         Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => "error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
