@@ -14,8 +14,9 @@ fn main() -> ExitCode {
     // The demo tells its own story; its server only has to say what went wrong unexpectedly.
     let default_level = match arguments.command {
         Command::Serve(_) => "info",
-        Command::Config(_) => "warn",
-        Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => "error",
+        Command::Config(_) | Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => {
+            "error"
+        }
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     let is_terminal = std::io::stderr().is_terminal();

@@ -81,8 +81,11 @@ async fn without_a_token_no_route_of_users_is_open() {
     assert_eq!(app.engine().counters().steps.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
+/// Makes a token of claims.
+type Sign<'a> = &'a dyn Fn(&Value) -> String;
+
 /// Tokens that are good but for one thing; `sign` makes the good ones.
-fn bad_tokens(sign: &dyn Fn(&Value) -> String) -> Vec<(&'static str, String)> {
+fn bad_tokens(sign: Sign<'_>) -> Vec<(&'static str, String)> {
     let now_s = harness::START.0 / 1_000;
     let good = sign(&claims());
     let (message, signature) = good.rsplit_once('.').expect("a signature");
@@ -123,7 +126,7 @@ async fn a_token_is_signed_with_the_key_and_its_own_algorithm() {
     let of_secret = |claims: &Value| hs256(SECRET.as_bytes(), &json!({ "alg": "HS256" }), claims);
     let rsa = Tokens::from_public_key(RSA_PUBLIC.as_bytes()).expect("a key");
     let curve = Tokens::from_public_key(ec.public_pem().as_bytes()).expect("a key");
-    let signers: [(&str, Tokens, &dyn Fn(&Value) -> String); 3] =
+    let signers: [(&str, Tokens, Sign<'_>); 3] =
         [("RS256", rsa, &of_rsa), ("ES256", curve, &of_ec), ("HS256", Tokens::new(SECRET.as_bytes()), &of_secret)];
     for (name, tokens, sign) in signers {
         let Server { client, .. } = &server(tokens.with_leeway_ms(LEEWAY_MS)).await;

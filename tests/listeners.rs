@@ -117,6 +117,12 @@ async fn only_a_token_of_the_identity_service_says_who_listens() {
     for socket in &mut sockets {
         assert_eq!(socket.event().await["event"], "batch_processing_started");
     }
+    // Who names another besides is refused.
+    let (code, reason) =
+        Socket::open_with(app.address(), &format!("/ws?token={good}"), &[("x-user-id", "eve")]).await.closed().await;
+    assert_eq!((code, reason.contains("different users")), (1008, true), "{reason}");
+    let named = nobody.request(Method::GET, STREAM).header("X-User-ID", "eve").header("Authorization", &bearer);
+    assert_eq!(Client::send(named).await.status, 403);
     // An hour later its time is over; who is there stays.
     server.clock.advance(3_600_000);
     let (code, reason) = Socket::open_with(app.address(), &format!("/ws?token={good}"), &[]).await.closed().await;

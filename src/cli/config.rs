@@ -21,17 +21,18 @@ pub fn parse() -> anyhow::Result<Arguments> {
     Ok(arguments)
 }
 
-/// Says which variables have no effect, since a slip in a name would go unnoticed.
-pub(super) fn warn_of_unknown_variables() {
+/// Which variables have no effect, in words for people: a slip in a name would go unnoticed.
+pub(super) fn slips() -> impl Iterator<Item = String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for (name, nearest) in config::unknown_variables(&Arguments::command(), &SECRETS, names) {
-        tracing::warn!("nothing reads the variable {name}; did you mean {nearest}?");
-    }
+    let unknown = config::unknown_variables(&Arguments::command(), &SECRETS, names);
+    unknown.into_iter().map(|(name, nearest)| format!("nothing reads the variable {name}; did you mean {nearest}?"))
 }
 
 /// Prints what is in force, and checks it as `serve` would.
 pub(super) fn run(arguments: &ConfigArguments, settings: &Settings) -> anyhow::Result<()> {
-    warn_of_unknown_variables();
+    for slip in slips() {
+        writeln!(std::io::stderr(), "rephase: {slip}")?;
+    }
     let text = if arguments.json { format!("{:#}\n", settings.to_json()) } else { settings.to_toml() };
     std::io::stdout().write_all(text.as_bytes())?;
     super::serve::options(&arguments.serve, settings).map(|_| ())

@@ -104,7 +104,9 @@ fn rules(arguments: &ServeArguments) -> Rules {
 }
 
 pub(super) async fn run(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<()> {
-    super::config::warn_of_unknown_variables();
+    for slip in super::config::slips() {
+        tracing::warn!("{slip}");
+    }
     let options = options(arguments, settings)?;
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::environment::nearest;
-use super::{Error, FILE};
+use super::{Error, FILE, options};
 
 /// The largest file, in bytes.
 const MAX_BYTES: u64 = 1_024 * 1_024;
@@ -27,7 +27,7 @@ pub(super) struct Entry {
 }
 
 /// Reads the file. Everything that is wrong with it is said at once.
-pub(super) fn read(path: &Path, command: &Command) -> Result<Vec<Entry>, Error> {
+pub(super) fn read(path: &Path, command: &Command, chosen: &str) -> Result<Vec<Entry>, Error> {
     let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
     let file = File::open(path).map_err(unreadable)?;
@@ -45,7 +45,7 @@ pub(super) fn read(path: &Path, command: &Command) -> Result<Vec<Entry>, Error> 
     let mut reasons = Vec::new();
     for (key, value) in table.get_ref() {
         let (name, line) = (key.get_ref().as_ref(), line_of(key.span().start));
-        match entry(command, name, line, value) {
+        match entry((command, chosen), name, line, value) {
             Ok(entry) if entries.iter().any(|other| other.id == entry.id) => {
                 reasons.push((line, format!("{name} is said twice")));
             }
@@ -58,21 +58,25 @@ pub(super) fn read(path: &Path, command: &Command) -> Result<Vec<Entry>, Error> 
     if reasons.is_empty() { Ok(entries) } else { Err(Error::Wrong(reasons.join("\n"))) }
 }
 
-fn entry(command: &Command, name: &str, line: usize, value: &Spanned<DeValue<'_>>) -> Result<Entry, String> {
+/// What the file says of one option, as the command of the name `chosen` has it.
+fn entry(
+    (command, chosen): (&Command, &str),
+    name: &str,
+    line: usize,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Entry, String> {
     let long = name.replace('_', "-");
     if long == FILE {
         return Err("a configuration cannot name another one".to_owned());
     }
     // The command that shows the options has one of its own, which is none of them.
-    let known = |arg: &&Arg| arg.get_long() == Some(&long) && arg.get_env().is_some();
-    let Some(arg) = command.get_arguments().find(known) else {
-        let known = command.get_arguments().filter(|arg| arg.get_env().is_some()).filter_map(Arg::get_long);
-        let nearest = nearest(&long, known.filter(|name| *name != FILE));
+    let known = || options(command, chosen).filter(|arg| arg.get_env().is_some());
+    let Some(arg) = known().find(|arg| arg.get_long() == Some(&long)) else {
+        let nearest = nearest(&long, known().filter_map(Arg::get_long).filter(|name| *name != FILE));
         return Err(format!("there is no option {name}; did you mean {nearest}?"));
     };
     let values = values(arg, name, value.get_ref())?;
-    check(command, &long, matches!(arg.get_action(), ArgAction::SetTrue), &values)
-        .map_err(|reason| format!("{name}: {reason}"))?;
+    check((command, chosen), arg, &long, &values).map_err(|reason| format!("{name}: {reason}"))?;
     Ok(Entry { id: arg.get_id().as_str().to_owned(), line, values })
 }
 
@@ -137,12 +141,14 @@ pub(super) fn wanted(arg: &Arg) -> Wanted {
 }
 
 /// Reads the values as the command line would, and says what is wrong with them.
-fn check(command: &Command, long: &str, is_flag: bool, values: &[String]) -> Result<(), String> {
-    if is_flag {
+fn check((command, chosen): (&Command, &str), arg: &Arg, long: &str, values: &[String]) -> Result<(), String> {
+    if wanted(arg) == Wanted::Boolean {
         return Ok(());
     }
-    let command = command.clone().no_binary_name(true).mut_args(|arg| arg.env(Resettable::Reset));
-    let Err(error) = command.try_get_matches_from(values.iter().map(|value| format!("--{long}={value}"))) else {
+    let alone = |command: Command| command.mut_args(|arg| arg.env(Resettable::Reset));
+    let command = alone(command.clone()).no_binary_name(true).mut_subcommand(chosen, alone);
+    let said = values.iter().map(|value| format!("--{long}={value}"));
+    let Err(error) = command.try_get_matches_from([chosen.to_owned()].into_iter().chain(said)) else {
         return Ok(());
     };
     // How options go together is seen once all of them are there.

@@ -1,10 +1,10 @@
 //! What is in force, and since when: shown to people as a file that would do the same, and to machines as JSON.
 
 use std::fmt::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgMatches};
 use serde_json::{Map, Value, json};
 
 use super::FILE;
@@ -67,16 +67,19 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub(super) fn of(options: &Command, matches: &ArgMatches, file: Option<&Path>, entries: &[Entry]) -> Self {
+    pub(super) fn of<'a>(
+        options: impl Iterator<Item = &'a Arg>,
+        matches: &ArgMatches,
+        file: Option<(&PathBuf, &[Entry])>,
+    ) -> Self {
         let setting = |arg: &Arg| {
             let (id, name) = (arg.get_id().as_str(), arg.get_long()?.to_owned());
-            let line = entries.iter().find(|entry| entry.id == id).map(|entry| entry.line);
-            let source = match (matches.value_source(id), file, line) {
-                (Some(ValueSource::CommandLine), ..) => Source::Flag,
-                (Some(ValueSource::EnvVariable), ..) => Source::Environment(
-                    arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-                ),
-                (Some(_), Some(path), Some(line)) => Source::File(path.to_owned(), line),
+            let entry = file.and_then(|(path, entries)| Some((path, entries.iter().find(|entry| entry.id == id)?)));
+            let variable = || arg.get_env().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let source = match (matches.value_source(id), entry) {
+                (Some(ValueSource::CommandLine), _) => Source::Flag,
+                (Some(ValueSource::EnvVariable), _) => Source::Environment(variable()),
+                (Some(_), Some((path, entry))) => Source::File(path.clone(), entry.line),
                 _ => Source::Default,
             };
             let wanted = wanted(arg);
@@ -91,7 +94,7 @@ impl Settings {
             let is_list = matches!(arg.get_action(), clap::ArgAction::Append);
             Some(Setting { name, wanted, is_list, values, source })
         };
-        Self { all: options.get_arguments().filter_map(setting).collect(), secrets: Vec::new() }
+        Self { all: options.filter_map(setting).collect(), secrets: Vec::new() }
     }
 
     /// A secret that comes from a variable. It is not shown.

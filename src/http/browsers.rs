@@ -96,7 +96,7 @@ pub(super) fn protect(headers: &mut HeaderMap) {
     }
 }
 
-/// What makes an answer one of the server's pages, or a part of one.
+/// What makes an answer one of the server's pages, or a part of one. One that is stricter with itself stays so.
 pub(super) fn page() -> SetResponseHeaderLayer<HeaderValue> {
-    SetResponseHeaderLayer::overriding(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)
+    SetResponseHeaderLayer::if_not_present(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)
 }

@@ -206,11 +206,12 @@ fn worker_routes() -> Router<Gateway> {
         .route("/v1/workers/tasks/{task_id}/fail", post(workers::fail))
 }
 
-/// What connections past the limit get: health, and else that the server is full.
+/// What connections past the limit get: health and metrics, and else that the server is full.
 pub fn refusals(gateway: Gateway) -> Router {
     let browsers = gateway.access.browsers.clone();
     let correlate = middleware::from_fn_with_state(browsers, context::correlate);
-    health_routes().fallback(problem::full).layer(correlate).with_state(gateway)
+    let metrics = for_role(Role::Metrics, &gateway.access.bearers, metrics_routes());
+    health_routes().merge(metrics).fallback(problem::full).layer(correlate).with_state(gateway)
 }
 
 /// For everybody.

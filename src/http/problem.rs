@@ -27,8 +27,8 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     error: String,
-    /// Headers that say what to do about it: when to come again, what to show.
-    headers: Vec<(HeaderName, String)>,
+    /// Headers that say when to come again.
+    limits: Vec<(HeaderName, String)>,
 }
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -51,7 +51,7 @@ impl Problem {
     fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
         let error = error.into();
         let shown = |character: char| if character.is_control() { ' ' } else { character };
-        Self { status, code, error: error.chars().take(MAX_ERROR_CHARS).map(shown).collect(), headers: Vec::new() }
+        Self { status, code, error: error.chars().take(MAX_ERROR_CHARS).map(shown).collect(), limits: Vec::new() }
     }
 
     /// A field that is there and wrong.
@@ -86,7 +86,7 @@ impl Problem {
     /// What has to be shown is said as programs read it, too (RFC 6750, section 3).
     fn challenge(error: impl Into<String>, wanted: &str) -> Self {
         let mut problem = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::AuthenticationError.as_str(), error);
-        problem.headers.push((header::WWW_AUTHENTICATE, wanted.to_owned()));
+        problem.limits.push((header::WWW_AUTHENTICATE, wanted.to_owned()));
         problem
     }
 
@@ -122,9 +122,9 @@ impl Problem {
         let mut problem = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimit.as_str(), error);
         let seconds = wait_ms.map(|wait_ms| wait_ms.div_ceil(1_000));
         let reset = seconds.map(|seconds| format!(";t={seconds}")).unwrap_or_default();
-        problem.headers.push((RATE_LIMIT_POLICY, format!("\"{policy}\";q={quota}")));
-        problem.headers.push((RATE_LIMIT, format!("\"{policy}\";r=0{reset}")));
-        problem.headers.extend(seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string())));
+        problem.limits.push((RATE_LIMIT_POLICY, format!("\"{policy}\";q={quota}")));
+        problem.limits.push((RATE_LIMIT, format!("\"{policy}\";r=0{reset}")));
+        problem.limits.extend(seconds.map(|seconds| (header::RETRY_AFTER, seconds.to_string())));
         problem
     }
 
@@ -195,7 +195,7 @@ impl Problem {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
         }
-        for (name, value) in &self.headers {
+        for (name, value) in &self.limits {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
             }
