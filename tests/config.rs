@@ -192,10 +192,10 @@ async fn the_server_does_what_the_file_says() {
     let path = files.write(&format!("data-dir = {state:?}\npipeline-limit = 1\nephemeral = true\n"));
     let path = path.to_str().expect("UTF-8");
     let mut command = Process::command(&["--config", path, "--data-dir", &state]);
-    command.env("REPHASE_LATENCY_MS", "0");
+    command.env("REPHASE_LATENCY_MS", "0").env("REPHASE_EPHEMERAL", "true");
     let process = Process::spawn(command).expect("it serves");
     let batch = process.client.ready_batch(1).await;
     assert_eq!(process.client.pipeline(&batch, "spellcheck").await.status, 202);
     assert_eq!(process.client.pipeline(&batch, "nlp").await.status, 429);
-    assert!(directory.join("journal").is_dir(), "the flag is stronger than the file");
+    assert!(directory.join("journal").is_dir(), "the flag is stronger than the file and the variable");
 }
