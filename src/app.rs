@@ -16,7 +16,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::domain::Rules;
 use crate::engine::Engine;
 use crate::http;
-pub use crate::http::{Limits, Tokens};
+pub use crate::http::{Access, Bearers, Browsers, Limits, Role, Tls, Tokens};
 use crate::store;
 pub use crate::store::{Checked, Restored};
 use crate::worker;
@@ -55,8 +55,10 @@ pub struct Options {
     pub workers: worker::Options,
     /// How many connections there may be, and how long each may take for what.
     pub limits: Limits,
-    /// What the tokens of those who listen for notifications have to be; none where a user's name is believed.
-    pub tokens: Option<Tokens>,
+    /// Who may use what. Whoever asks is believed where nothing is said.
+    pub access: Access,
+    /// The certificate that it shows; none where it speaks plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 impl Options {
@@ -73,7 +75,8 @@ impl Options {
             retain_events: store::Options::DEFAULT_RETAIN_EVENTS,
             workers: worker::Options::default(),
             limits: Limits::default(),
-            tokens: None,
+            access: Access::default(),
+            tls: None,
         }
     }
 }
@@ -81,6 +84,7 @@ impl Options {
 /// The program, serving.
 pub struct App {
     address: SocketAddr,
+    is_secure: bool,
     stage: Stage,
     server: JoinHandle<()>,
     drain: CancellationToken,
@@ -108,26 +112,33 @@ impl App {
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr().context("the listener has no address")?;
         let drain = CancellationToken::new();
-        let (limits, is_test) = (options.limits.clone(), manual.is_some());
+        let (limits, tls, access) = (options.limits.clone(), options.tls.clone(), options.access.clone());
+        let (is_test, is_secure) = (manual.is_some(), tls.is_some());
         let (stage, gateway) = Stage::new(options, (clock, manual), drain.clone());
         let front = stage.front();
         let (router, refusals) = if is_test {
-            (http::test_router(stage.clone(), front, &limits), http::test_refusals(front))
+            (http::test_router(stage.clone(), front, &limits, &access), http::test_refusals(front, &access))
         } else {
             (http::router(gateway.clone()), http::refusals(gateway.clone()))
         };
-        let server = tokio::spawn(http::serve(listener, router, refusals, limits, drain.clone()));
+        let server = tokio::spawn(http::serve(listener, tls, (router, refusals), limits, drain.clone()));
         // Where the rest does not start, nobody is going to be served.
         let undo = drain.clone().drop_guard();
         stage.open(&gateway).await?;
         undo.disarm();
-        Ok(Self { address, stage, server, drain })
+        Ok(Self { address, is_secure, stage, server, drain })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same as a URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.is_secure { "https" } else { "http" }, self.address)
     }
 
     /// Its engine, as it is now.

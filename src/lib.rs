@@ -14,6 +14,7 @@
 //! | [`http`] | the gateway |
 //! | [`app`] | composition: open, recover, serve, drain |
 //! | [`cli`] | the command line |
+//! | [`config`] | what is in force: flags, environment, one file |
 //! | [`fixture`] | a server inside a Rust test |
 //! | [`crash`] | the points at which a crash is interesting |
 //! | [`clock`] | the system's clock and a manual one |
@@ -23,6 +24,7 @@ pub mod app;
 pub mod bus;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod contract;
 pub mod crash;
 pub mod domain;

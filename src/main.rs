@@ -3,8 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use rephase::cli::{self, Arguments, Command};
+use rephase::cli::{self, Command};
 
 /// Much of a commit is made on one thread and freed on another. The system's allocator takes a quarter of the processor's
 /// time of a retry for that, this one a fraction.
@@ -12,11 +11,16 @@ use rephase::cli::{self, Arguments, Command};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match cli::parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return fail(&format!("{error:#}")),
+    };
     // The demo tells its own story; its server only has to say what went wrong unexpectedly.
     let default_level = match arguments.command {
         Command::Serve(_) => "info",
-        Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => "error",
+        Command::Config(_) | Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => {
+            "error"
+        }
     };
     arguments.log.start(default_level);
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::fixtures::json as fixture;
 use harness::{Client, OWNER, PATIENCE, Process, Server, Setup};
 use listener::{Heard, STREAM, Socket, Stream};
-use rephase::app::{App, Limits, Tokens};
+use rephase::app::{Access, App, Limits, Tokens};
 use rephase::contract::{Message, Topic};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -29,7 +29,8 @@ fn limits(ping: Duration) -> Limits {
 }
 
 async fn with_tokens() -> Server {
-    Server::start(Setup { tokens: Some(Tokens::new(SECRET.as_bytes())), ..Setup::default() }).await
+    let access = Access { tokens: Some(Tokens::new(SECRET.as_bytes())), ..Access::default() };
+    Server::start(Setup { access, ..Setup::default() }).await
 }
 
 /// Publishes a notification for `user` that is about `size` bytes long.
@@ -108,7 +109,7 @@ async fn only_a_token_of_the_identity_service_says_who_listens() {
     let fraction = token(&claims_with("exp", json!(f64::from(u32::try_from(now_s).expect("small")) + 0.5)));
     let mut sockets = vec![
         Socket::open_with(app.address(), &format!("/ws?token={good}"), &[]).await,
-        Socket::open_with(app.address(), &format!("/ws?token={several}"), &[("x-user-id", "eve")]).await,
+        Socket::open_with(app.address(), &format!("/ws?token={several}"), &[("x-user-id", OWNER)]).await,
         Socket::open_with(app.address(), &format!("/ws?token={fraction}"), &[]).await,
         Socket::open_with(app.address(), "/ws?token=nonsense", &[("authorization", &bearer)]).await,
     ];
@@ -116,6 +117,12 @@ async fn only_a_token_of_the_identity_service_says_who_listens() {
     for socket in &mut sockets {
         assert_eq!(socket.event().await["event"], "batch_processing_started");
     }
+    // Who names another besides is refused.
+    let (code, reason) =
+        Socket::open_with(app.address(), &format!("/ws?token={good}"), &[("x-user-id", "eve")]).await.closed().await;
+    assert_eq!((code, reason.contains("different users")), (1008, true), "{reason}");
+    let named = nobody.request(Method::GET, STREAM).header("X-User-ID", "eve").header("Authorization", &bearer);
+    assert_eq!(Client::send(named).await.status, 403);
     // An hour later its time is over; who is there stays.
     server.clock.advance(3_600_000);
     let (code, reason) = Socket::open_with(app.address(), &format!("/ws?token={good}"), &[]).await.closed().await;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What each room may use besides itself. `domain` is the vocabulary of all but `contract`; `store` is used by `engine`
 /// and by composition alone.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("contract", &[]),
     ("domain", &["contract"]),
     ("clock", &["domain"]),
@@ -18,7 +18,8 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("worker", &["contract", "crash", "domain", "bus", "clock", "engine"]),
     ("http", &["contract", "domain", "engine", "tally"]),
     ("app", &["clock", "domain", "store", "engine", "http", "worker"]),
-    ("cli", &["app", "clock", "domain", "worker"]),
+    ("cli", &["app", "clock", "config", "domain", "worker"]),
+    ("config", &[]),
     ("fixture", &["app", "clock", "contract", "domain", "engine", "http"]),
 ];
 

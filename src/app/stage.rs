@@ -51,7 +51,7 @@ struct Scene {
 /// A gateway to a scene that is not set yet.
 fn gateway_of(options: &Options, drain: &CancellationToken) -> Gateway {
     let gateway = Gateway::new(options.pipeline_limit, &options.limits, drain.child_token());
-    gateway.with_tokens(options.tokens.clone())
+    gateway.with_access(options.access.clone())
 }
 
 impl Stage {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::access::AccessArguments;
 use super::log::LogArguments;
+use crate::config::Settings;
 use crate::domain::{Phase, RetryPolicy};
 use crate::worker::{NoRunner, Runner, StudentMatching};
 
@@ -20,6 +22,9 @@ pub struct Arguments {
     /// What is logged, and how.
     #[command(flatten)]
     pub log: LogArguments,
+    /// Where the options of `serve` come from.
+    #[arg(skip)]
+    pub(super) settings: Settings,
 }
 
 /// A command.
@@ -27,6 +32,8 @@ pub struct Arguments {
 pub enum Command {
     /// Serve the HTTP API, with simulated workers for every phase that nobody else runs.
     Serve(Box<ServeArguments>),
+    /// Show what is in force for serve, and where each value comes from. Exits with 1 where serve would not start.
+    Config(Box<ConfigArguments>),
     /// Write the state of a server, as it is at one moment, into a file.
     Backup(BackupArguments),
     /// Make a data directory out of a backup.
@@ -41,11 +48,15 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ServeArguments {
+    /// File with options, in TOML: every option of this command under its own name. A variable REPHASE_… counts before
+    /// it, and a flag before both.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     /// Address to listen on, as HOST:PORT; port 0 lets the system choose one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     pub(super) listen: SocketAddr,
     /// Directory that keeps the state; made where it does not exist.
-    #[arg(long, value_name = "DIR", default_value = "rephase-data", conflicts_with = "ephemeral")]
+    #[arg(long, value_name = "DIR", default_value = "rephase-data")]
     pub(super) data_dir: PathBuf,
     /// Keep nothing: the state goes with the process.
     #[arg(long)]
@@ -66,7 +77,7 @@ pub struct ServeArguments {
     #[arg(long)]
     pub(super) test_api: bool,
     /// Allow --test-api on an address that others can reach.
-    #[arg(long, requires = "test_api")]
+    #[arg(long)]
     pub(super) test_api_anywhere: bool,
     /// JSON list of faults for the simulated workers.
     #[arg(long, value_name = "FILE")]
@@ -108,13 +119,21 @@ pub struct ServeArguments {
     /// After which time a regular batch goes on without a confirmation of its students: days or hours, as 1d or 12h.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_retention)]
     pub(super) student_validation: u64,
-    /// File with the secret that the tokens of those who listen for notifications are signed with (HS256). Without it a
-    /// listener is whom it says it is.
-    #[arg(long, value_name = "FILE")]
-    pub(super) jwt_secret_file: Option<PathBuf>,
     /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
-    #[arg(long, value_name = "PHASE=SECONDS", value_parser = parse_deadline)]
+    #[arg(long, value_name = "PHASE=SECONDS", value_delimiter = ',', value_parser = parse_deadline)]
     pub(super) deadline: Vec<(Phases, u64)>,
+    #[command(flatten)]
+    pub(super) access: AccessArguments,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    #[command(flatten)]
+    pub(super) serve: ServeArguments,
+    /// One JSON object instead of TOML.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// The phases that a setting is about.

@@ -1,8 +1,10 @@
 //! The command line: arguments, and the commands that use the server over HTTP as anybody would.
 
+mod access;
 mod args;
 mod backup;
 mod client;
+mod config;
 mod demo;
 mod log;
 mod ready;
@@ -14,6 +16,7 @@ mod verify;
 use std::process::ExitCode;
 
 pub use args::{Arguments, Command};
+pub use config::parse;
 pub use log::LogArguments;
 
 /// Runs what the arguments say.
@@ -22,7 +25,8 @@ pub use log::LogArguments;
 /// What a person should read on standard error before the program ends with 1.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Serve(arguments) => serve::run(*arguments).await.map(|()| ExitCode::SUCCESS),
+        Command::Serve(serve) => serve::run(&serve, &arguments.settings).await.map(|()| ExitCode::SUCCESS),
+        Command::Config(shown) => config::run(&shown, &arguments.settings).map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Backup(arguments) => backup::backup(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Restore(arguments) => backup::restore(arguments).await.map(|()| ExitCode::SUCCESS),

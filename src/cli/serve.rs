@@ -9,8 +9,9 @@ use serde_json::json;
 use super::args::ServeArguments;
 use super::ready::{ReadyFile, end_of_input};
 use super::signals::Signals;
-use crate::app::{App, DataDirectory, Options, Tokens};
+use crate::app::{App, DataDirectory, Options};
 use crate::clock::{Clock, ManualClock};
+use crate::config::{Settings, Source};
 use crate::domain::Rules;
 use crate::worker::{self, Faults};
 
@@ -20,86 +21,95 @@ const PIPELINE_LIMIT: u32 = 20;
 /// The largest file of faults, in bytes.
 const MAX_FAULTS_BYTES: u64 = 1_024 * 1_024;
 
-/// The largest secret, in bytes.
-const MAX_SECRET_BYTES: u64 = 4 * 1_024;
-
-/// From how many bytes on a secret is as good as its signatures (RFC 7518, section 3.2).
-const GOOD_SECRET_BYTES: usize = 32;
-
-/// What tokens have to be that are signed with the secret in the file at `path`, white space around it left out.
-fn read_tokens(path: &Path) -> anyhow::Result<Tokens> {
-    let unreadable = || format!("the secret in {} cannot be used", path.display());
-    let mut bytes = Vec::new();
+/// The fault rules in the file at `path`.
+fn read_faults(path: &Path) -> anyhow::Result<Faults> {
+    let unreadable = || format!("the fault rules in {} cannot be used", path.display());
+    let mut json = String::new();
     let file = std::fs::File::open(path).with_context(unreadable)?;
-    file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes).with_context(unreadable)?;
-    let is_too_large = u64::try_from(bytes.len()).is_ok_and(|size| size > MAX_SECRET_BYTES);
-    anyhow::ensure!(!is_too_large, "{} is larger than a secret can be", path.display());
-    let secret = bytes.trim_ascii();
-    anyhow::ensure!(!secret.is_empty(), "{} is empty, and anybody could sign with that", path.display());
-    if secret.len() < GOOD_SECRET_BYTES {
-        tracing::warn!("the secret has less than {GOOD_SECRET_BYTES} bytes and can be guessed");
-    }
-    Ok(Tokens::new(secret))
+    file.take(MAX_FAULTS_BYTES + 1).read_to_string(&mut json).with_context(unreadable)?;
+    let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > MAX_FAULTS_BYTES);
+    anyhow::ensure!(!is_too_large, "{} is larger than a list of faults can be", path.display());
+    Faults::parse(&json).with_context(unreadable)
 }
 
-pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
-    let faults = match &arguments.faults {
-        None => Faults::default(),
-        Some(path) => {
-            let unreadable = || format!("the fault rules in {} cannot be used", path.display());
-            let mut json = String::new();
-            let file = std::fs::File::open(path).with_context(unreadable)?;
-            file.take(MAX_FAULTS_BYTES + 1).read_to_string(&mut json).with_context(unreadable)?;
-            let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > MAX_FAULTS_BYTES);
-            anyhow::ensure!(!is_too_large, "{} is larger than a list of faults can be", path.display());
-            Faults::parse(&json).with_context(unreadable)?
-        }
-    };
-    let tokens = arguments.jwt_secret_file.as_deref().map(read_tokens).transpose()?;
-    let is_reachable = !arguments.listen.ip().is_loopback();
+/// What the arguments say, where they can be followed.
+pub(super) fn options(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<Options> {
+    let faults = arguments.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
+    let is_reachable = !arguments.listen.ip().to_canonical().is_loopback();
     anyhow::ensure!(
         !arguments.test_api || !is_reachable || arguments.test_api_anywhere,
         "--test-api lets whoever reaches {} do anything; listen on 127.0.0.1, or say --test-api-anywhere",
         arguments.listen
     );
+    anyhow::ensure!(arguments.test_api || !arguments.test_api_anywhere, "--test-api-anywhere needs --test-api");
     anyhow::ensure!(arguments.test_api || !faults.can_crash(), "a fault rule with crash needs --test-api");
-    let data =
-        if arguments.ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(arguments.data_dir.clone()) };
-    let (max_user_retries, retry_cooldown_ms) = (arguments.max_retries, arguments.retry_cooldown_ms);
-    let student_validation_ms = arguments.student_validation;
-    let mut rules = Rules { max_user_retries, retry_cooldown_ms, student_validation_ms, ..Rules::default() };
-    let pipeline_limit = arguments.pipeline_limit.unwrap_or(if arguments.ephemeral { 0 } else { PIPELINE_LIMIT });
-    for (phases, policy) in arguments.retry_policy {
+    let (access, tls) = arguments.access.read(arguments.listen, arguments.test_api_anywhere)?;
+    let mut workers = worker::Options {
+        latency_ms: arguments.latency_ms.clone(),
+        seed: arguments.seed,
+        faults,
+        student_matching: arguments.student_matching,
+        ..worker::Options::default()
+    };
+    for (phases, runner) in &arguments.workers {
+        for phase in phases {
+            workers.runners[phase.index()] = *runner;
+        }
+    }
+    let data = data(arguments, settings)?;
+    let default_limit = if matches!(data, DataDirectory::Ephemeral) { 0 } else { PIPELINE_LIMIT };
+    Ok(Options {
+        listen: arguments.listen,
+        journal_bytes: arguments.journal_mib * 1_024 * 1_024,
+        rules: rules(arguments),
+        pipeline_limit: arguments.pipeline_limit.unwrap_or(default_limit),
+        retain_ms: arguments.retain,
+        retain_events: arguments.retain_events,
+        workers,
+        access,
+        tls,
+        ..Options::new(data)
+    })
+}
+
+/// Where the state is kept: as whoever has said the stronger thing wants it.
+fn data(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<DataDirectory> {
+    let is_ephemeral = arguments.ephemeral && !settings.outranks("data-dir", "ephemeral");
+    anyhow::ensure!(
+        !is_ephemeral || settings.source("data-dir") == Source::Default || settings.outranks("ephemeral", "data-dir"),
+        "--data-dir keeps what --ephemeral does not; give one of them"
+    );
+    let directory = &arguments.data_dir;
+    Ok(if is_ephemeral { DataDirectory::Ephemeral } else { DataDirectory::Kept(directory.clone()) })
+}
+
+fn rules(arguments: &ServeArguments) -> Rules {
+    let mut rules = Rules {
+        max_user_retries: arguments.max_retries,
+        retry_cooldown_ms: arguments.retry_cooldown_ms,
+        student_validation_ms: arguments.student_validation,
+        ..Rules::default()
+    };
+    for (phases, policy) in &arguments.retry_policy {
         for phase in phases {
             rules.retry[phase.index()] = policy.clone();
         }
     }
-    for (phases, deadline_ms) in arguments.deadline {
+    for (phases, deadline_ms) in &arguments.deadline {
         for phase in phases {
-            rules.phase_deadline_ms[phase.index()] = deadline_ms;
+            rules.phase_deadline_ms[phase.index()] = *deadline_ms;
         }
     }
-    let (latency_ms, seed, student_matching) = (arguments.latency_ms, arguments.seed, arguments.student_matching);
-    let mut workers = worker::Options { latency_ms, seed, faults, student_matching, ..worker::Options::default() };
-    for (phases, runner) in arguments.workers {
-        for phase in phases {
-            workers.runners[phase.index()] = runner;
-        }
+    rules
+}
+
+pub(super) async fn run(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<()> {
+    for slip in super::config::slips() {
+        tracing::warn!("{slip}");
     }
+    let options = options(arguments, settings)?;
     // Before anything is started, so that a signal during recovery is not lost.
     let mut signals = Signals::new()?;
-
-    let options = Options {
-        listen: arguments.listen,
-        journal_bytes: arguments.journal_mib * 1_024 * 1_024,
-        rules,
-        pipeline_limit,
-        retain_ms: arguments.retain,
-        retain_events: arguments.retain_events,
-        workers,
-        tokens,
-        ..Options::new(data)
-    };
     let end_of_input = if arguments.end_with_stdin { Some(end_of_input()?) } else { None };
     let app = if arguments.test_api {
         App::start_for_tests(options, ManualClock::following()).await?
@@ -138,7 +148,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
 
 /// Says on standard output, and in a file where one is wanted, that the server is ready.
 fn announce(app: &App, file: Option<&Path>) -> anyhow::Result<Option<ReadyFile>> {
-    let url = format!("http://{}", app.address());
+    let url = app.url();
     tracing::info!(url, "serving");
     let ready = json!({ "ready": true, "url": url, "pid": std::process::id() }).to_string();
     let file = file.map(|path| ReadyFile::write(path, &ready)).transpose()?;

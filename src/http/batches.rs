@@ -41,6 +41,7 @@ pub(super) async fn register(
     if let (None | Some(Value::Null), Some(user)) = (body.get("user_id"), identity.as_deref()) {
         body.insert("user_id".to_owned(), user.into());
     }
+    identity.set_organisation(&mut body)?;
     // An enumeration is a string of a client too, and those are trimmed first.
     if let Some(Value::String(course_code)) = body.get_mut("course_code") {
         *course_code = course_code.trim().to_owned();
@@ -161,10 +162,12 @@ const MAX_WAIT_MS: u64 = 30_000;
 pub(super) async fn status(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
+    identity: Identity,
     query: Result<Query<StatusQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let wait_ms = query.ok().map(|Query(query)| query.wait_ms).filter(|wait_ms| *wait_ms <= MAX_WAIT_MS);
     let wait_ms = wait_ms.ok_or_else(|| Problem::invalid(format!("wait_ms is a number up to {MAX_WAIT_MS}")))?;
+    identity.may_read(&gateway, batch_id(&id)?).await?;
     if wait_ms > 0 {
         let rest = gateway.engine()?.rest(batch_id(&id)?);
         tokio::select! {

@@ -8,7 +8,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,9 +17,10 @@ use uuid::Uuid;
 
 use super::Gateway;
 use super::body::Received;
+use super::browsers::{self, Browsers};
+pub(super) use super::identity::Identity;
 use super::metrics::{Requests, method_name};
 use super::problem::Problem;
-use crate::contract::requests::ClientId;
 use crate::contract::{is_traceparent, metadata, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Origin};
 use crate::engine::{Answer, Engine, RequestKey, Submission};
@@ -27,15 +28,19 @@ use crate::engine::{Answer, Engine, RequestKey, Submission};
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// What connects the request with all that it causes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CorrelationId(pub(super) Uuid);
 
 /// Gives the request a correlation id, its own where it has one that is a UUID, and puts it on the answer and into the
-/// body of an error. Goes on with its trace on the answer, where it has one, and counts it.
-pub(super) async fn correlate(State(requests): State<Requests>, mut request: Request, next: Next) -> Response {
+/// body of an error. Goes on with its trace on the answer, where it has one, counts it, and tells browsers what they may do
+/// with the answer.
+pub(super) async fn correlate(
+    State((pages, requests)): State<(Browsers, Requests)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = Instant::now();
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let (route, method) = (requests.route(template), method_name(request.method()));
@@ -45,7 +50,10 @@ pub(super) async fn correlate(State(requests): State<Requests>, mut request: Req
     let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(Uuid::new_v4);
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = match pages.admit(request.method(), request.headers()) {
+        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Err(problem) => problem.into_response(),
+    };
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| Problem::of_plain(&response));
     if let Some(problem) = problem {
         let rendered = problem.render(correlation_id);
@@ -62,6 +70,7 @@ pub(super) async fn correlate(State(requests): State<Requests>, mut request: Req
     if let Some(value) = traceparent.and_then(|traceparent| HeaderValue::try_from(traceparent).ok()) {
         response.headers_mut().insert(metadata::TRACEPARENT, value);
     }
+    browsers::protect(response.headers_mut());
     route.count(method, response.status(), began.elapsed());
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "a request was answered"));
     response
@@ -77,52 +86,6 @@ impl<S: Sync> FromRequestParts<S> for CorrelationId {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         Ok(parts.extensions.get().copied().unwrap_or_else(|| Self(Uuid::new_v4())))
-    }
-}
-
-/// Who asks, as far as the headers say.
-#[derive(Debug, Clone)]
-pub(super) struct Identity(Option<String>);
-
-impl<S: Sync> FromRequestParts<S> for Identity {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        user_of(&parts.headers).map(Self)
-    }
-}
-
-pub(super) fn user_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let mut values = headers.get_all(USER_ID).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Problem::bad_request("X-User-ID was sent more than once"));
-    }
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Problem::bad_request("X-User-ID is not UTF-8"))?;
-    let user = ClientId::new(text).map_err(|error| Problem::bad_request(format!("X-User-ID {error}")))?;
-    Ok(Some(user.into_string()))
-}
-
-impl Identity {
-    /// The user: the header's, else the body's; both have to agree where both are there.
-    pub(super) fn user(self, body: Option<&ClientId>) -> Result<String, Problem> {
-        match (self.0, body) {
-            (Some(header), Some(body)) if header != body.as_str() => {
-                Err(Problem::forbidden("X-User-ID and the body's user_id are different users"))
-            }
-            (Some(header), _) => Ok(header),
-            (None, Some(body)) => Ok(body.as_str().to_owned()),
-            (None, None) => Err(Problem::unauthenticated()),
-        }
-    }
-
-    /// Whether the headers say anything.
-    pub(super) const fn is_known(&self) -> bool {
-        self.0.is_some()
-    }
-
-    pub(super) fn as_deref(&self) -> Option<&str> {
-        self.0.as_deref()
     }
 }
 
@@ -153,18 +116,19 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Gateway> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Problem> {
-        let (name, user) = (key_of(request.headers()), user_of(request.headers()));
+        let (name, user) = (key_of(request.headers()), Identity::of(request.extensions(), request.headers()));
         let traceparent = sent_traceparent(request.headers()).map(str::to_owned);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let Received { mut bytes, share } = gateway.bodies.receive(request).await?;
         // Only now: a connection whose request was not read to its end cannot be used again.
-        let (name, user) = (name?, user?.unwrap_or_default());
+        let (name, user) = (name?, user?);
         if bytes.is_empty() {
             // Where every member may be left out, so may the object.
             bytes = Bytes::from_static(b"{}");
         }
         let size = bytes.len();
         let read = move || {
+            let user = user.as_deref().unwrap_or_default();
             let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
             let key = name.as_deref().map(|name| RequestKey::new(name, &parts));
             let origin = Origin { idempotency_key: name, traceparent };

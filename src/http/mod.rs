@@ -1,18 +1,21 @@
-//! The gateway: routes, identity, limits, and one form for every error.
+//! The gateway: routes by audience, identity, limits, and one form for every error.
 //!
 //! Owns what HTTP looks like and nothing of what a batch allows: a handler reads a request, asks the engine, and shows
 //! the answer. Every error is a problem (RFC 9457) with the string member `error`, an error code and the correlation
 //! id; every answer carries `X-Correlation-ID`.
 
+mod access;
 mod backup;
 mod batches;
 mod body;
+mod browsers;
 mod content;
 mod context;
 mod dead_letters;
 mod direct;
 mod events;
 mod health;
+mod identity;
 mod internal;
 mod limit;
 mod listing;
@@ -24,6 +27,7 @@ mod retry_jobs;
 mod serve;
 mod socket;
 pub mod test_api;
+mod tls;
 mod tokens;
 mod views;
 mod workers;
@@ -37,7 +41,10 @@ use axum::routing::{delete, get, patch, post};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use access::{Access, Bearers, Role};
+use access::{for_role, for_users};
 use body::Bodies;
+pub use browsers::{Browsers, NoOrigin};
 pub use direct::Answered;
 use events::Streams;
 use limit::PipelineLimit;
@@ -46,7 +53,8 @@ use notifications::Audience;
 pub use problem::Problem;
 pub use serve::{Limits, serve};
 pub use test_api::{Backstage, Front, Refusal, test_refusals, test_router};
-pub use tokens::Tokens;
+pub use tls::{Tls, TlsError};
+pub use tokens::{KeyError, Tokens};
 use views::Views;
 
 use crate::engine::Engine;
@@ -66,6 +74,7 @@ pub struct Gateway {
     bodies: Bodies,
     views: Views,
     audience: Audience,
+    access: Access,
     streams: Streams,
     requests: Requests,
     /// Is cancelled when nothing new is to be waited for.
@@ -79,15 +88,14 @@ impl Gateway {
     pub fn new(pipelines_a_minute: u32, limits: &Limits, drain: CancellationToken) -> Self {
         let pipelines = PipelineLimit::new(pipelines_a_minute);
         let (bodies, audience, streams) = (Bodies::new(limits), Audience::new(limits), Streams::new(limits));
-        let (engine, views, requests) = (Arc::default(), Views::new(), Requests::default());
-        Self { engine, pipelines, bodies, views, audience, streams, requests, drain }
+        let (views, access, requests) = (Views::new(), Access::default(), Requests::default());
+        Self { engine: Arc::default(), pipelines, bodies, views, audience, access, streams, requests, drain }
     }
 
-    /// Whoever listens for notifications has to show a token.
+    /// With these rules of who may use what. Without, whoever asks is believed.
     #[must_use]
-    pub fn with_tokens(mut self, tokens: Option<Tokens>) -> Self {
-        self.audience.tokens = tokens;
-        self
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
     }
 
     /// From now on requests are served.
@@ -107,10 +115,33 @@ impl Gateway {
     }
 }
 
-/// Every route.
+/// Every route, under the rule of its audience: where a route stands below says who may use it.
 pub fn router(gateway: Gateway) -> Router {
+    let (bearers, browsers) = (gateway.access.bearers.clone(), gateway.access.browsers.clone());
+    let routes = Router::new()
+        .merge(for_users(&gateway, user_routes()))
+        .merge(listener_routes())
+        .merge(for_role(Role::Operator, &bearers, operator_routes()))
+        .merge(for_role(Role::Worker, &bearers, worker_routes()))
+        .merge(for_role(Role::Events, &bearers, event_routes()))
+        .merge(for_role(Role::Metrics, &bearers, metrics_routes()))
+        .merge(health_routes())
+        .merge(page_routes().layer(browsers::page()))
+        .fallback(problem::no_route)
+        .method_not_allowed_fallback(problem::wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn_with_state((browsers.clone(), gateway.requests.clone()), context::correlate))
+        .with_state(gateway);
+    match browsers.layer() {
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
+}
+
+/// For users: each is one, by token or by name.
+fn user_routes() -> Router<Gateway> {
     let essays = post(batches::provide_essays).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
-    let event = post(events::publish).layer(DefaultBodyLimit::max(events::MAX_EVENT_BYTES));
     Router::new()
         .route("/v1/batches", get(listing::list))
         .route("/v1/batches/register", post(batches::register))
@@ -125,14 +156,17 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/retry-jobs/{job_id}", get(retry_jobs::read).delete(retry_jobs::stop))
         .route("/v1/content", post(content::store).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES)))
         .route("/v1/content/{storage_id}", get(content::read))
-        .route("/v1/notifications/stream", get(notifications::stream))
-        .route("/ws", get(notifications::socket))
-        .merge(worker_routes())
-        .route("/v1/events", event)
-        .route("/v1/events/stream", get(events::stream))
-        .route("/v1/events/groups", get(events::list))
-        .route("/v1/events/groups/{group}", delete(events::forget))
-        .route("/v1/events/groups/{group}/ack", post(events::acknowledge))
+}
+
+/// For users who listen. A browser shows a token in the query here, and is refused on the socket itself, so these ask
+/// for the token themselves.
+fn listener_routes() -> Router<Gateway> {
+    Router::new().route("/v1/notifications/stream", get(notifications::stream)).route("/ws", get(notifications::socket))
+}
+
+/// For whoever runs the server, and for services that know of every user.
+fn operator_routes() -> Router<Gateway> {
+    Router::new()
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
         .route("/internal/v1/backup", get(backup::read))
@@ -142,16 +176,30 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/internal/v1/dead-letters/{letter_id}", get(dead_letters::read))
         .route("/internal/v1/dead-letters/{letter_id}/redrive", post(dead_letters::redrive))
         .route("/internal/v1/dead-letters/{letter_id}/discard", post(dead_letters::discard))
-        .merge(health_routes())
-        .merge(metrics_routes())
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn_with_state(gateway.requests.clone(), context::correlate))
-        .with_state(gateway)
 }
 
+/// For services that speak events.
+fn event_routes() -> Router<Gateway> {
+    let event = post(events::publish).layer(DefaultBodyLimit::max(events::MAX_EVENT_BYTES));
+    Router::new()
+        .route("/v1/events", event)
+        .route("/v1/events/stream", get(events::stream))
+        .route("/v1/events/groups", get(events::list))
+        .route("/v1/events/groups/{group}", delete(events::forget))
+        .route("/v1/events/groups/{group}/ack", post(events::acknowledge))
+}
+
+/// For whoever watches.
+fn metrics_routes() -> Router<Gateway> {
+    Router::new().route("/metrics", get(metrics::read))
+}
+
+/// For everybody: the page and what it is made of, and the documents. They say nothing of any batch.
+fn page_routes() -> Router<Gateway> {
+    Router::new()
+}
+
+/// For workers that lease their work.
 fn worker_routes() -> Router<Gateway> {
     let complete = post(workers::complete).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
     Router::new()
@@ -163,14 +211,13 @@ fn worker_routes() -> Router<Gateway> {
 
 /// What connections past the limit get: health and metrics, and else that the server is full.
 pub fn refusals(gateway: Gateway) -> Router {
-    let correlate = middleware::from_fn_with_state(gateway.requests.clone(), context::correlate);
-    health_routes().merge(metrics_routes()).fallback(problem::full).layer(correlate).with_state(gateway)
+    let around = (gateway.access.browsers.clone(), gateway.requests.clone());
+    let correlate = middleware::from_fn_with_state(around, context::correlate);
+    let metrics = for_role(Role::Metrics, &gateway.access.bearers, metrics_routes());
+    health_routes().merge(metrics).fallback(problem::full).layer(correlate).with_state(gateway)
 }
 
-fn metrics_routes() -> Router<Gateway> {
-    Router::new().route("/metrics", get(metrics::read))
-}
-
+/// For everybody.
 fn health_routes() -> Router<Gateway> {
     Router::new()
         .route("/healthz", get(health::healthz))

@@ -9,7 +9,6 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequestParts, Query, State};
-use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -18,12 +17,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use super::context::user_of;
+use super::access::bearer;
+use super::identity::{agrees, user_of};
 use super::serve::BeyondHttp;
 use super::socket::{self, Session};
 use super::{Gateway, Limits, Problem, Tokens};
 use crate::contract::notifications::CONNECTIONS_A_USER;
 use crate::contract::requests::ClientId;
+use crate::domain::Millis;
 use crate::engine::{Engine, Listener};
 
 /// All who listen.
@@ -33,13 +34,12 @@ pub(super) struct Audience {
     places: Arc<Semaphore>,
     size: usize,
     ping: Duration,
-    pub(super) tokens: Option<Tokens>,
 }
 
 impl Audience {
     pub(super) fn new(limits: &Limits) -> Self {
         let size = (limits.places() / 2).max(1);
-        Self { places: Arc::new(Semaphore::new(size)), size, ping: limits.ping, tokens: None }
+        Self { places: Arc::new(Semaphore::new(size)), size, ping: limits.ping }
     }
 
     /// How many listen.
@@ -66,21 +66,19 @@ impl FromRequestParts<Gateway> for Asker {
         let query: Result<Query<Asked>, QueryRejection> = Query::from_request_parts(parts, gateway).await;
         let Query(asked) = query.map_err(|_| Problem::bad_request("token and user_id are sent once, in UTF-8"))?;
         let now = gateway.engine()?.clock().now();
-        Ok(Self(match &gateway.audience.tokens {
-            Some(tokens) => token(parts, asked.token).and_then(|token| tokens.user(&token, now)),
+        Ok(Self(match &gateway.access.tokens {
+            Some(tokens) => shown(parts, asked.token.as_deref(), tokens, now),
             None => named(parts, asked.user_id),
         }))
     }
 }
 
-/// The header's token, else the query's: a browser cannot send a header with a web socket.
-fn token(parts: &Parts, asked: Option<String>) -> Result<String, Problem> {
-    let Some(header) = parts.headers.get(AUTHORIZATION) else {
-        return asked.ok_or_else(|| Problem::bad_token("who are you? Send a token"));
-    };
-    let (scheme, token) = header.to_str().ok().and_then(|text| text.split_once(' ')).unwrap_or_default();
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    if is_bearer { Ok(token.trim().to_owned()) } else { Err(Problem::bad_token("Authorization is no bearer token")) }
+/// The user of the header's token, else of the query's: a browser cannot send a header with a web socket.
+fn shown(parts: &Parts, asked: Option<&str>, tokens: &Tokens, now: Millis) -> Result<String, Problem> {
+    let token = bearer(&parts.headers)?.or(asked);
+    let caller = tokens.caller(token.ok_or_else(|| Problem::no_token("who are you? Send a token"))?, now)?;
+    agrees(&caller, &parts.headers)?;
+    Ok(caller.user)
 }
 
 /// The header's user, else the query's.

@@ -186,6 +186,7 @@ pub(super) struct AttemptsQuery {
 pub(super) async fn attempts(
     State(gateway): State<Gateway>,
     Path((id, phase)): Path<(String, String)>,
+    identity: Identity,
     query: Result<Query<AttemptsQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
@@ -193,6 +194,7 @@ pub(super) async fn attempts(
     let Query(AttemptsQuery { from, limit }) = query;
     let limit = page_size(limit, MAX_PAGE)?;
     let phase: Phase = phase.parse()?;
+    identity.may_read(&gateway, batch_id(&id)?).await?;
     let read = move |reader: Reader<'_>| {
         let batch = reader.batch().ok_or(Rejected::NoSuchBatch)?;
         let essay_id = |slot: u16| batch.essays.get(usize::from(slot)).map(|essay| essay.id.as_str());

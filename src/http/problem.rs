@@ -73,8 +73,21 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, ErrorCode::AuthenticationError.as_str(), error)
     }
 
+    /// A token that was shown, and is no good.
     pub(super) fn bad_token(error: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, ErrorCode::AuthenticationError.as_str(), error)
+        Self::challenge(error, r#"Bearer realm="rephase", error="invalid_token""#)
+    }
+
+    /// No token was shown, and one has to be.
+    pub(super) fn no_token(error: impl Into<String>) -> Self {
+        Self::challenge(error, r#"Bearer realm="rephase""#)
+    }
+
+    /// What has to be shown is said as programs read it, too (RFC 6750, section 3).
+    fn challenge(error: impl Into<String>, wanted: &str) -> Self {
+        let mut problem = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::AuthenticationError.as_str(), error);
+        problem.limits.push((header::WWW_AUTHENTICATE, wanted.to_owned()));
+        problem
     }
 
     pub(super) fn no_listeners() -> Self {

@@ -25,6 +25,8 @@ use tokio::task::JoinSet;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::Tls;
+
 /// How many connections there may be, and how long each may take for what.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -32,6 +34,8 @@ pub struct Limits {
     /// client that is told can go elsewhere or come back, one that waits to be accepted knows nothing, and whoever
     /// watches the server has to be answered above all when it is full.
     pub connections: usize,
+    /// How long a connection may take until it is agreed how it is kept secret, where it is.
+    pub handshake: Duration,
     /// How long a connection may take to send the head of a request, and so also how long it may be idle: hyper begins
     /// to count when it is ready for the next request.
     pub head: Duration,
@@ -55,6 +59,8 @@ impl Default for Limits {
         Self {
             // Some 10 KB each while they are idle, so less than 100 MB.
             connections: 8_192,
+            // Some round trips over a bad line.
+            handshake: Duration::from_secs(10),
             // Longer than a client takes between two questions while somebody watches, or for a head over a bad line.
             head: Duration::from_secs(30),
             // The largest body in this time is 2 Mbit/s.
@@ -109,11 +115,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `router` on `listener` until `drain`, then ends: connections that are idle at once, others after what they are
 /// being answered. Whoever drops this ends all of them. Past the limit connections get `refusals`.
-pub async fn serve(listener: TcpListener, router: Router, refusals: Router, limits: Limits, drain: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    (router, refusals): (Router, Router),
+    limits: Limits,
+    drain: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(limits.places()));
     let refusal_places = Arc::new(Semaphore::new(REFUSALS));
-    let normal = Manner { head: limits.head, unread: limits.unread, is_kept: true };
-    let refusing = Manner { head: REFUSAL, unread: REFUSAL, is_kept: false };
+    let Limits { handshake, head, unread, .. } = limits;
+    let normal = Manner { handshake, head, unread, is_kept: true };
+    let refusing = Manner { handshake: REFUSAL, head: REFUSAL, unread: REFUSAL, is_kept: false };
     let mut connections = JoinSet::new();
     let mut is_full = false;
     loop {
@@ -139,7 +152,12 @@ pub async fn serve(listener: TcpListener, router: Router, refusals: Router, limi
         }
         is_full = matches!(place, Place::Refusal(_));
         let (router, manner) = if is_full { (refusals.clone(), refusing) } else { (router.clone(), normal) };
-        connections.spawn(connection(stream, router, manner, drain.clone(), place));
+        match &tls {
+            None => connections.spawn(connection(stream, router, manner, drain.clone(), place)),
+            Some(tls) => {
+                connections.spawn(secure_connection(stream, tls.clone(), router, manner, drain.clone(), place))
+            }
+        };
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
@@ -179,10 +197,32 @@ async fn accept(
 /// How a connection is served.
 #[derive(Debug, Clone, Copy)]
 struct Manner {
+    handshake: Duration,
     head: Duration,
     unread: Duration,
     /// Whether it is kept for another request.
     is_kept: bool,
+}
+
+/// Agrees with the client on how the connection is kept secret, and serves it then.
+async fn secure_connection(
+    stream: TcpStream,
+    tls: Tls,
+    router: Router,
+    manner: Manner,
+    drain: CancellationToken,
+    place: Place,
+) {
+    let agreed = tokio::select! {
+        // Nothing was asked yet.
+        () = drain.cancelled() => return,
+        agreed = tokio::time::timeout(manner.handshake, tls.accept(stream)) => agreed,
+    };
+    match agreed {
+        Ok(Ok(stream)) => connection(stream, router, manner, drain, place).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection could not be kept secret"),
+        Err(_) => tracing::debug!("a client took too long to agree on how its connection is kept secret"),
+    }
 }
 
 /// Serves one connection to its end, over anything that carries bytes.

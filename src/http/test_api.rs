@@ -18,10 +18,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::access::for_role;
 use super::body::{Bodies, Received};
 use super::context::{correlate, parse};
 use super::metrics::Requests;
-use super::{Gateway, Limits, Problem, backup, problem, router};
+use super::{Access, Gateway, Limits, Problem, Role, backup, problem, router};
 use crate::contract::Topic;
 use crate::domain::Millis;
 use crate::engine::{Engine, EventFilter, EventLog, EventPage};
@@ -139,21 +140,22 @@ struct Tests<B> {
 }
 
 /// Every route, with those for tests before them.
-pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits) -> Router {
+pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits, access: &Access) -> Router {
     let front = front.clone();
     let snapshot = put(restore::<B>).layer(DefaultBodyLimit::max(MAX_SNAPSHOT_BYTES)).get(snapshot::<B>);
-    Router::new()
+    let routes = Router::new()
         .route("/_test/reset", post(reset::<B>))
         .route("/_test/clock", get(clock::<B>))
         .route("/_test/clock/advance", post(advance::<B>))
         .route("/_test/faults", get(faults::<B>).put(replace_faults::<B>))
         .route("/_test/events", get(events::<B>))
         .route("/_test/seed", post(seed::seed::<B>))
-        .route("/_test/snapshot", snapshot)
+        .route("/_test/snapshot", snapshot);
+    for_role(Role::Operator, &access.bearers, routes)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn_with_state(Requests::default(), correlate))
+        .layer(middleware::from_fn_with_state((access.browsers.clone(), Requests::default()), correlate))
         .with_state(Tests { backstage, bodies: Bodies::new(limits) })
         .fallback(move |request: Request| {
             let front = front.clone();
@@ -163,14 +165,15 @@ pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits) -
 
 /// What connections past the limit get, as [`super::refusals`]; of what is behind `front` now, so that nothing that was
 /// put aside is kept.
-pub fn test_refusals(front: &Front) -> Router {
+pub fn test_refusals(front: &Front, access: &Access) -> Router {
     let front = front.clone();
     let health = get(move |request: Request| {
         let front = front.clone();
         async move { front.serve(request).await }
     });
-    let full =
-        Router::new().fallback(problem::full).layer(middleware::from_fn_with_state(Requests::default(), correlate));
+    let full = Router::new()
+        .fallback(problem::full)
+        .layer(middleware::from_fn_with_state((access.browsers.clone(), Requests::default()), correlate));
     let routes = ["/healthz", "/livez", "/readyz", "/metrics"].into_iter();
     routes.fold(Router::new(), |router, path| router.route(path, health.clone())).fallback_service(full)
 }

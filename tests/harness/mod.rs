@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rephase::app::{self, App, DataDirectory, Limits, Options, Tokens};
+use rephase::app::{self, Access, App, DataDirectory, Limits, Options, Tls};
 use rephase::clock::{Clock, ManualClock};
 use rephase::contract::{Headers, Message, Topic};
 use rephase::domain::{Millis, RetryPolicy, Rules};
@@ -182,7 +182,8 @@ pub struct Setup {
     pub retain_ms: Option<u64>,
     pub retain_events: u64,
     pub limits: Limits,
-    pub tokens: Option<Tokens>,
+    pub access: Access,
+    pub tls: Option<Tls>,
 }
 
 /// The default rules, but nothing is tried again by itself.
@@ -204,7 +205,8 @@ impl Default for Setup {
             retain_ms: None,
             retain_events: 10_000,
             limits: Limits::default(),
-            tokens: None,
+            access: Access::default(),
+            tls: None,
         }
     }
 }
@@ -263,7 +265,8 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
             retain_events: setup.retain_events,
             workers,
             limits: setup.limits,
-            tokens: setup.tokens,
+            access: setup.access,
+            tls: setup.tls,
             ..Options::new(setup.data)
         },
         clock,

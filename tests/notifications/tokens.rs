@@ -1,4 +1,5 @@
 //! Tokens as the identity service gives them out, made here with nothing of the program.
+#![allow(dead_code, reason = "each test file uses another part")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

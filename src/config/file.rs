@@ -1,0 +1,161 @@
+//! The file, in TOML: the options under their own names, with - or _.
+
+use std::any::TypeId;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use clap::builder::Resettable;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, Command};
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue};
+
+use super::environment::nearest;
+use super::{Error, FILE, options};
+
+/// The largest file, in bytes.
+const MAX_BYTES: u64 = 1_024 * 1_024;
+
+/// What the file says of one option.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) line: usize,
+    /// As on the command line; several where the option can be given several times.
+    pub(super) values: Vec<String>,
+}
+
+/// Reads the file. Everything that is wrong with it is said at once.
+pub(super) fn read(path: &Path, command: &Command, chosen: &str) -> Result<Vec<Entry>, Error> {
+    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if u64::try_from(text.len()).is_ok_and(|size| size > MAX_BYTES) {
+        return Err(Error::Wrong(format!("{} is larger than a configuration can be", path.display())));
+    }
+    let line_of = |at: usize| text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+    let wrong = |line: usize, reason: &str| format!("{} line {line}: {reason}", path.display());
+    let table = DeTable::parse(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(span.start));
+        Error::Wrong(wrong(line, &format!("this is no TOML: {}", error.message())))
+    })?;
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut reasons = Vec::new();
+    for (key, value) in table.get_ref() {
+        let (name, line) = (key.get_ref().as_ref(), line_of(key.span().start));
+        match entry((command, chosen), name, line, value) {
+            Ok(entry) if entries.iter().any(|other| other.id == entry.id) => {
+                reasons.push((line, format!("{name} is said twice")));
+            }
+            Ok(entry) => entries.push(entry),
+            Err(reason) => reasons.push((line, reason)),
+        }
+    }
+    reasons.sort();
+    let reasons: Vec<_> = reasons.iter().map(|(line, reason)| wrong(*line, reason)).collect();
+    if reasons.is_empty() { Ok(entries) } else { Err(Error::Wrong(reasons.join("\n"))) }
+}
+
+/// What the file says of one option, as the command of the name `chosen` has it.
+fn entry(
+    (command, chosen): (&Command, &str),
+    name: &str,
+    line: usize,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<Entry, String> {
+    let long = name.replace('_', "-");
+    if long == FILE {
+        return Err("a configuration cannot name another one".to_owned());
+    }
+    // The command that shows the options has one of its own, which is none of them.
+    let known = || options(command, chosen).filter(|arg| arg.get_env().is_some());
+    let Some(arg) = known().find(|arg| arg.get_long() == Some(&long)) else {
+        let nearest = nearest(&long, known().filter_map(Arg::get_long).filter(|name| *name != FILE));
+        return Err(format!("there is no option {name}; did you mean {nearest}?"));
+    };
+    let values = values(arg, name, value.get_ref())?;
+    check((command, chosen), arg, &long, &values).map_err(|reason| format!("{name}: {reason}"))?;
+    Ok(Entry { id: arg.get_id().as_str().to_owned(), line, values })
+}
+
+/// What the file says, as the command line would.
+fn values(arg: &Arg, name: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let is_list = matches!(arg.get_action(), ArgAction::Append);
+    let is_by_phase = is_list && arg.get_value_names().is_some_and(|names| names[0].starts_with("PHASE="));
+    match value {
+        DeValue::Array(members) if is_list => {
+            members.iter().map(|member| scalar(arg, name, member.get_ref())).collect()
+        }
+        DeValue::Table(members) if is_by_phase => members
+            .iter()
+            .map(|(phase, value)| Ok(format!("{}={}", phase.get_ref(), scalar(arg, name, value.get_ref())?)))
+            .collect(),
+        value => Ok(vec![scalar(arg, name, value)?]),
+    }
+}
+
+fn scalar(arg: &Arg, name: &str, value: &DeValue<'_>) -> Result<String, String> {
+    let wanted = wanted(arg);
+    match (wanted, value) {
+        (Wanted::Boolean, DeValue::Boolean(value)) => Ok(value.to_string()),
+        (Wanted::Number | Wanted::Text, DeValue::Integer(number)) => {
+            decimal(number).ok_or_else(|| format!("{name} is a number that is too large"))
+        }
+        (Wanted::Text, DeValue::String(text)) => Ok(text.to_string()),
+        // A time is a number to the program, and has a unit here.
+        (Wanted::Number, DeValue::String(text)) if text.parse::<i128>().is_err() => Ok(text.to_string()),
+        (wanted, value) => {
+            let wanted = match wanted {
+                Wanted::Boolean => "true or false",
+                Wanted::Number => "an integer",
+                Wanted::Text => "a string",
+            };
+            let article = if matches!(value, DeValue::Integer(_) | DeValue::Array(_)) { "an" } else { "a" };
+            Err(format!("{name} is {wanted}, not {article} {}", value.type_str()))
+        }
+    }
+}
+
+fn decimal(number: &DeInteger<'_>) -> Option<String> {
+    let digits: String = number.as_str().chars().filter(|digit| *digit != '_').collect();
+    Some(i128::from_str_radix(&digits, number.radix()).ok()?.to_string())
+}
+
+/// Which kind of value an option has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Boolean,
+    Number,
+    Text,
+}
+
+pub(super) fn wanted(arg: &Arg) -> Wanted {
+    if matches!(arg.get_action(), ArgAction::SetTrue) {
+        return Wanted::Boolean;
+    }
+    let numbers = [TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
+    let of = arg.get_value_parser().type_id();
+    if numbers.iter().any(|number| of == *number) { Wanted::Number } else { Wanted::Text }
+}
+
+/// Reads the values as the command line would, and says what is wrong with them.
+fn check((command, chosen): (&Command, &str), arg: &Arg, long: &str, values: &[String]) -> Result<(), String> {
+    if wanted(arg) == Wanted::Boolean {
+        return Ok(());
+    }
+    let alone = |command: Command| command.mut_args(|arg| arg.env(Resettable::Reset));
+    let command = alone(command.clone()).no_binary_name(true).mut_subcommand(chosen, alone);
+    let said = values.iter().map(|value| format!("--{long}={value}"));
+    let Err(error) = command.try_get_matches_from([chosen.to_owned()].into_iter().chain(said)) else {
+        return Ok(());
+    };
+    // How options go together is seen once all of them are there.
+    if matches!(error.kind(), ErrorKind::ArgumentConflict | ErrorKind::MissingRequiredArgument) {
+        return Ok(());
+    }
+    let text = error.to_string();
+    let said: Vec<_> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    Err(said.join(" ").trim_start_matches("error: ").to_owned())
+}

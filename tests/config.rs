@@ -1,0 +1,201 @@
+//! The promise "what is in force can be told": flags before variables before the file before defaults; and a slip is an
+//! error that names what was meant.
+
+mod harness;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use harness::{Process, run};
+use serde_json::{Value, json};
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a directory"))
+    }
+
+    fn write(&self, text: &str) -> PathBuf {
+        let path = self.0.path().join("rephase.toml");
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+}
+
+/// `rephase config` with nothing of the environment of the tests.
+fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rephase"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("REPHASE_") {
+            command.env_remove(name);
+        }
+    }
+    command.arg("config").args(arguments).envs(variables.iter().copied());
+    command
+}
+
+/// What is in force.
+fn shown(arguments: &[&str], variables: &[(&str, &str)]) -> Value {
+    let (code, output, errors) = run(config(&[arguments, &["--json"]].concat(), variables));
+    assert_eq!((code, errors.as_str()), (0, ""));
+    serde_json::from_str(&output).expect("JSON")
+}
+
+#[test]
+fn flags_come_before_variables_before_the_file_before_defaults() {
+    let files = Files::new();
+    let path = files.write("# one\nseed = 1\nmax-retries = 2\n");
+    let path = path.to_str().expect("UTF-8");
+    let default = shown(&[], &[]);
+    assert_eq!(default["seed"], json!({ "value": 0, "source": "default" }));
+    assert_eq!(default["retain"], json!({ "value": null, "source": "default" }));
+    let file = shown(&["--config", path], &[]);
+    assert_eq!(file["seed"], json!({ "value": 1, "source": "file", "file": path, "line": 2 }));
+    assert_eq!(file["max-retries"]["line"], 3);
+    let named = shown(&[], &[("REPHASE_CONFIG", path)]);
+    assert_eq!((&named["seed"]["value"], &named["config"]["source"]), (&json!(1), &json!("environment")));
+    let variable = shown(&["--config", path], &[("REPHASE_SEED", "3")]);
+    assert_eq!(variable["seed"], json!({ "value": 3, "source": "environment", "variable": "REPHASE_SEED" }));
+    assert_eq!(variable["max-retries"]["value"], 2);
+    let flag = shown(&["--config", path, "--seed", "4"], &[("REPHASE_SEED", "3")]);
+    assert_eq!(flag["seed"], json!({ "value": 4, "source": "flag" }));
+}
+
+#[test]
+fn every_option_can_be_said_in_every_place() {
+    let (_, help, _) = run(config(&["--help"], &[]));
+    let options = shown(&[], &[]);
+    for name in options.as_object().expect("an object").keys() {
+        let variable = format!("REPHASE_{}", name.to_uppercase().replace('-', "_"));
+        assert!(help.contains(&format!("[env: {variable}]")), "{variable} is not in the help");
+    }
+    let files = Files::new();
+    let path = files.write(
+        r#"
+listen = "127.0.0.1:0"
+data_dir = "somewhere"
+end-with-stdin = true
+test_api = false
+latency-ms = 5
+retain = "90d"
+cors-origin = ["https://a.example", "https://b.example"]
+retry-policy = ["nlp=2", "all=1"]
+
+[workers]
+nlp = "remote"
+spellcheck = "events"
+
+[deadline]
+all = 60
+"#,
+    );
+    let path = path.to_str().expect("UTF-8");
+    let all = shown(&["--config", path], &[("REPHASE_TEST_API", "yes"), ("REPHASE_DEADLINE", "nlp=5,all=6")]);
+    let several = shown(&[], &[("REPHASE_RETRY_POLICY", "nlp=2,50;all=1")]);
+    assert_eq!(several["retry-policy"]["value"], json!(["nlp=2,50", "all=1"]));
+    for (name, value) in [
+        ("data-dir", json!("somewhere")),
+        ("end-with-stdin", json!(true)),
+        ("test-api", json!(true)),
+        ("latency-ms", json!("5")),
+        ("cors-origin", json!(["https://a.example", "https://b.example"])),
+        ("retry-policy", json!(["nlp=2", "all=1"])),
+        ("retain", json!("90d")),
+        ("workers", json!(["nlp=remote", "spellcheck=events"])),
+        ("deadline", json!(["nlp=5", "all=6"])),
+    ] {
+        assert_eq!(all[name]["value"], value, "{name}");
+    }
+    // What is printed is a file that says the same.
+    let (code, output, _) = run(config(&["--config", path], &[]));
+    assert_eq!(code, 0);
+    assert!(output.contains(&format!("# {path} line 2")), "{output}");
+    let again = files.write(&output);
+    let again = shown(&["--config", again.to_str().expect("UTF-8")], &[]);
+    let before = shown(&[], &[]);
+    assert_eq!(again["workers"]["value"], json!(["nlp=remote", "spellcheck=events"]));
+    assert_eq!(again["journal-mib"]["value"], before["journal-mib"]["value"]);
+}
+
+#[test]
+fn a_slip_in_the_file_is_named_with_its_line_and_what_was_meant() {
+    let files = Files::new();
+    for (text, said) in [
+        ("jornal-mib = 1", "line 1: there is no option jornal-mib; did you mean journal-mib?"),
+        ("\n\nadmin-token = \"secret\"", "line 3: there is no option admin-token; did you mean admin-token-file?"),
+        ("[worker]\nnlp = \"remote\"", "line 1: there is no option worker; did you mean workers?"),
+        ("json = true", "there is no option json"),
+        ("config = \"other.toml\"", "cannot name another"),
+        ("seed = \"7\"", "line 1: seed is an integer, not a string"),
+        ("seed = 1.5", "seed is an integer, not a float"),
+        ("seed = -1", "seed: invalid value '-1'"),
+        ("seed = [1]", "seed is an integer, not an array"),
+        ("ephemeral = \"yes\"", "ephemeral is true or false, not a string"),
+        ("listen = true", "listen is a string, not a boolean"),
+        ("listen = { a = 1 }", "listen is a string, not a table"),
+        ("journal-mib = 100000", "journal-mib: invalid value '100000'"),
+        ("auth = \"nobody\"", "[possible values: dev, jwt]"),
+        ("[workers]\nnlp = \"who\"", "workers: invalid value 'nlp=who'"),
+        ("data-dir = \"a\"\ndata_dir = \"b\"", "is said twice"),
+        ("seed = 1\nseed = 2", "line 2: this is no TOML"),
+        ("seed = ", "line 1: this is no TOML"),
+    ] {
+        let path = files.write(text);
+        let arguments = ["--config", path.to_str().expect("UTF-8")];
+        let (code, output, errors) = run(config(&arguments, &[]));
+        assert_eq!((code, output.as_str()), (1, ""), "{text}");
+        assert!(errors.contains(said), "{text}: {errors}");
+        let (code, output, served) = run(Process::command(&[&arguments[..], &["--ephemeral"]].concat()));
+        assert_eq!((code, output.as_str(), served), (1, "", errors), "{text}");
+    }
+    // All of them at once.
+    let path = files.write("sed = 1\nlisen = 2\n");
+    let (_, _, errors) = run(config(&["--config", path.to_str().expect("UTF-8")], &[]));
+    assert!(errors.contains("line 1: ") && errors.contains("line 2: "), "{errors}");
+    let (code, _, errors) = run(config(&["--config", "there/is/none.toml"], &[]));
+    assert!(code == 1 && errors.contains("none.toml cannot be read"), "{errors}");
+}
+
+#[test]
+fn a_slip_in_a_variable_is_told() {
+    let (code, _, errors) = run(config(&[], &[("REPHASE_LISTN", "x"), ("REPHASE_SEED", "1")]));
+    assert_eq!(code, 0);
+    assert!(errors.contains("REPHASE_LISTN; did you mean REPHASE_LISTEN?"), "{errors}");
+    assert!(!errors.contains("REPHASE_SEED"), "{errors}");
+    let (code, _, errors) = run(config(&[], &[("REPHASE_SEED", "x")]));
+    assert!(code == 2 && errors.contains("--seed"), "{errors}");
+}
+
+#[test]
+fn where_the_state_is_says_the_stronger_place() {
+    let files = Files::new();
+    let path = files.write("ephemeral = true\n");
+    let path = path.to_str().expect("UTF-8");
+    for (arguments, variables, code) in [
+        (vec!["--ephemeral", "--data-dir", "a"], vec![], 1),
+        (vec!["--ephemeral"], vec![("REPHASE_DATA_DIR", "a")], 0),
+        (vec!["--data-dir", "a", "--config", path], vec![], 0),
+        (vec![], vec![("REPHASE_DATA_DIR", "a"), ("REPHASE_EPHEMERAL", "true")], 1),
+    ] {
+        let (got, _, errors) = run(config(&arguments, &variables));
+        assert_eq!(got, code, "{arguments:?} {variables:?}: {errors}");
+        assert!(code == 0 || errors.contains("give one of them"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_does_what_the_file_says() {
+    let files = Files::new();
+    let directory = files.0.path().join("state");
+    let state = directory.to_str().expect("UTF-8").to_owned();
+    let path = files.write(&format!("data-dir = {state:?}\npipeline-limit = 1\nephemeral = true\n"));
+    let path = path.to_str().expect("UTF-8");
+    let mut command = Process::command(&["--config", path, "--data-dir", &state]);
+    command.env("REPHASE_LATENCY_MS", "0").env("REPHASE_EPHEMERAL", "true");
+    let process = Process::spawn(command).expect("it serves");
+    let batch = process.client.ready_batch(1).await;
+    assert_eq!(process.client.pipeline(&batch, "spellcheck").await.status, 202);
+    assert_eq!(process.client.pipeline(&batch, "nlp").await.status, 429);
+    assert!(directory.join("journal").is_dir(), "the flag is stronger than the file and the variable");
+}
