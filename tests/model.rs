@@ -303,6 +303,7 @@ fn asker(input: &Input) -> Option<&str> {
         Input::ProvideEssays { by, .. }
         | Input::AmendPrompt { by, .. }
         | Input::RequestPipeline { by, .. }
+        | Input::DenyPipeline { by, .. }
         | Input::RetryPhase(RetryRequest { by, .. })
         | Input::Cancel { by, .. } => Some(by),
         Input::Register(_)
@@ -327,6 +328,7 @@ const fn kind_of(input: &Input) -> &'static str {
         Input::ContentProvisioned { .. } => "ContentProvisioned",
         Input::AmendPrompt { .. } => "AmendPrompt",
         Input::RequestPipeline { .. } => "RequestPipeline",
+        Input::DenyPipeline { .. } => "DenyPipeline",
         Input::RetryPhase(_) => "RetryPhase",
         Input::Cancel { .. } => "Cancel",
         Input::PhaseStarted { .. } => "PhaseStarted",

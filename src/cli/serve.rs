@@ -11,7 +11,7 @@ use super::ready::{ReadyFile, end_of_input};
 use super::signals::Signals;
 use crate::app::{App, DataDirectory, Options, Tokens};
 use crate::clock::{Clock, ManualClock};
-use crate::domain::Rules;
+use crate::domain::{Balances, Rules};
 use crate::worker::{self, Faults};
 
 /// How many pipelines the gateway of the full stack lets one user request in a minute (contract, HTTP).
@@ -20,11 +20,25 @@ const PIPELINE_LIMIT: u32 = 20;
 /// The largest file of faults, in bytes.
 const MAX_FAULTS_BYTES: u64 = 1_024 * 1_024;
 
+/// The largest file of balances, in bytes: as many as there can be, each with a long name.
+const MAX_CREDITS_BYTES: u64 = 32 * 1_024 * 1_024;
+
 /// The largest secret, in bytes.
 const MAX_SECRET_BYTES: u64 = 4 * 1_024;
 
 /// From how many bytes on a secret is as good as its signatures (RFC 7518, section 3.2).
 const GOOD_SECRET_BYTES: usize = 32;
+
+/// The balances in the file at `path`.
+fn read_credits(path: &Path) -> anyhow::Result<Balances> {
+    let unreadable = || format!("the credits in {} cannot be used", path.display());
+    let mut json = String::new();
+    let file = std::fs::File::open(path).with_context(unreadable)?;
+    file.take(MAX_CREDITS_BYTES + 1).read_to_string(&mut json).with_context(unreadable)?;
+    let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > MAX_CREDITS_BYTES);
+    anyhow::ensure!(!is_too_large, "{} is larger than a list of balances can be", path.display());
+    Balances::parse(&json).map_err(anyhow::Error::msg).with_context(unreadable)
+}
 
 /// What tokens have to be that are signed with the secret in the file at `path`, white space around it left out.
 fn read_tokens(path: &Path) -> anyhow::Result<Tokens> {
@@ -56,6 +70,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         }
     };
     let tokens = arguments.jwt_secret_file.as_deref().map(read_tokens).transpose()?;
+    let credits = arguments.credits.as_deref().map(read_credits).transpose()?.unwrap_or_default();
     let is_reachable = !arguments.listen.ip().is_loopback();
     anyhow::ensure!(
         !arguments.test_api || !is_reachable || arguments.test_api_anywhere,
@@ -94,6 +109,7 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         journal_bytes: arguments.journal_mib * 1_024 * 1_024,
         rules,
         pipeline_limit,
+        credits,
         retain_ms: arguments.retain,
         retain_events: arguments.retain_events,
         workers,

@@ -9,6 +9,7 @@ mod batches;
 mod body;
 mod content;
 mod context;
+mod credits;
 mod dead_letters;
 mod direct;
 mod events;
@@ -131,6 +132,10 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/v1/events/groups/{group}/ack", post(events::acknowledge))
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
+        .route("/internal/v1/batches/{batch_id}/pipelines/{phase}/preflight", post(credits::preflight))
+        .route("/internal/v1/credits", get(credits::list))
+        .route("/internal/v1/credits/{kind}/{id}", get(credits::read).put(credits::set))
+        .route("/internal/v1/credits/{kind}/{id}/adjust", post(credits::adjust))
         .route("/internal/v1/backup", get(backup::read))
         .route("/internal/v1/dead-letters", get(dead_letters::list))
         .route("/internal/v1/dead-letters/redrive", post(dead_letters::redrive_many))

@@ -52,7 +52,7 @@ impl Draft<'_> {
         self.notify(payload, priority, action_required, run.correlation_id);
     }
 
-    fn notify(
+    pub(super) fn notify(
         &mut self,
         payload: Payload,
         priority: NotificationPriority,
