@@ -304,8 +304,8 @@ async fn a_pipeline_is_charged_once_and_a_retry_never() {
 /// Asks for a comparison of each of these batches at once, and answers how many were accepted.
 async fn ask_for_all(client: &Client, batches: &[String]) -> usize {
     let mut asked = JoinSet::new();
-    for batch in batches.iter().cloned() {
-        let client = client.clone();
+    for batch in batches {
+        let (client, batch) = (client.clone(), batch.clone());
         asked.spawn(async move { client.pipeline(&batch, "cj_assessment").await.status });
     }
     let statuses = asked.join_all().await;
@@ -409,8 +409,8 @@ async fn what_was_charged_survives_kill_9_and_is_charged_no_second_time() {
     // Killed in the middle of a third of the requests each time; whoever got no answer asks again, with the same key.
     for round in batches[1..].chunks(8) {
         let mut asked = JoinSet::new();
-        for batch in round.iter().cloned() {
-            let client = process.client.clone();
+        for batch in round {
+            let (client, batch) = (process.client.clone(), batch.clone());
             asked.spawn(async move { ask(&client, &batch).await });
         }
         let _ = asked.join_next().await;

@@ -115,7 +115,7 @@ fn too_many(by: &str, is_retry: bool) -> Input {
 
 #[test]
 fn one_too_many_is_denied_whatever_there_is() {
-    let mut world = World::ready(4);
+    let world = World::ready(4);
     for (is_retry, cost) in [(false, comparisons(6)), (true, Cost::default())] {
         let rejected = world.refuse(too_many(OWNER, is_retry));
         let Rejected::Denied(denial) = &rejected else { panic!("{rejected}") };
@@ -182,7 +182,7 @@ fn an_organisation_pays_before_its_users() {
     };
     let (user, school) = (Account::User(OWNER.to_owned()), Account::Organisation("school-1".to_owned()));
     assert_eq!(payers(json!({ "org_id": "school-1" })), [school, user.clone()]);
-    assert_eq!(payers(json!({ "org_id": "" })), [user.clone()]);
+    assert_eq!(payers(json!({ "org_id": "" })), std::slice::from_ref(&user));
     assert_eq!(payers(json!({})), [user]);
 }
 
@@ -197,7 +197,7 @@ fn balances_are_read_or_refused_by_what_is_wrong() {
     assert_eq!(balances, Ok(Balances(expected.into_iter().collect())));
     assert_eq!(Balances::parse("{}"), Ok(Balances::default()));
     for (json, said) in [
-        ("[]", "expected struct"),
+        ("[]", "no JSON object"),
         (r#"{"user": {}}"#, "unknown field `user`"),
         (r#"{"users": {"a": -1}}"#, "-1"),
         (r#"{"users": {"a": 1.5}}"#, "1.5"),

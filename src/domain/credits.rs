@@ -242,6 +242,10 @@ impl Balances {
     /// # Errors
     /// Where it is not that, in words for people.
     pub fn parse(json: &str) -> Result<Self, String> {
+        // A struct would also be read from an array of its members, which nobody means.
+        if !json.trim_ascii_start().starts_with('{') {
+            return Err("it is no JSON object".to_owned());
+        }
         let File { users, organisations } = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let users = users.into_iter().map(|(id, credits)| (Account::User(id.into_string()), credits));
         let organisations =
