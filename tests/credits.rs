@@ -572,6 +572,24 @@ async fn a_backup_has_the_balances_and_what_was_charged() {
 }
 
 #[tokio::test]
+async fn what_is_removed_with_its_batch_stays_charged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let setup = setup(json!({ "users": { OWNER: 10 } }));
+    let day_ms = 86_400_000;
+    let server = Server::start(Setup { data: kept(directory.path()), retain_ms: Some(day_ms), ..setup }).await;
+    let batch = server.client.ready_batch(4).await;
+    assert_eq!(server.client.pipeline(&batch, "ai_feedback").await.status, 202);
+    server.client.until_settled(&batch).await;
+    server.clock.advance(2 * day_ms);
+    server.app.engine().sweep().await.expect("swept");
+    assert_eq!(server.client.get(&format!("/v1/batches/{batch}/status")).await.status, 404);
+    assert_eq!(left(&server.client, TEACHER).await, (json!(6), json!(4)));
+    server.app.stop().await;
+    let checked = app::verify(directory.path(), &mut |said| panic!("{said}")).expect("it can be read");
+    assert_eq!((checked.balances, checked.charges), (1, 0));
+}
+
+#[tokio::test]
 async fn a_fixture_has_credits_too() {
     let credits = rephase::domain::Balances::parse(&json!({ "users": { OWNER: 4 } }).to_string()).expect("balances");
     let fixture = rephase::Fixture::builder().credits(credits).start().await.expect("it starts");

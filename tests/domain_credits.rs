@@ -183,7 +183,7 @@ fn an_organisation_pays_before_its_users() {
     let (user, school) = (Account::User(OWNER.to_owned()), Account::Organisation("school-1".to_owned()));
     assert_eq!(payers(json!({ "org_id": "school-1" })), [school, user.clone()]);
     assert_eq!(payers(json!({ "org_id": "" })), std::slice::from_ref(&user));
-    assert_eq!(payers(json!({})), [user]);
+    assert_eq!(payers(json!({ "org_id": null })), [user]);
 }
 
 #[test]

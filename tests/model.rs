@@ -154,6 +154,7 @@ impl Life<'_> {
                 Data::PhaseSkipped(skipped) => told.left_out.push(skipped.phase_name.parse().expect("a phase")),
                 Data::ContentProvisioned(_)
                 | Data::PipelineCompleted(_)
+                | Data::PipelineDenied(_)
                 | Data::Notification(_)
                 | Data::Spellcheck(_)
                 | Data::CjAssessment(_)
