@@ -188,3 +188,39 @@ impl Engine {
         found.ok_or(Error::Rejected(Rejected::NoSuchBatch))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account() -> Account {
+        Account::User("teacher-7".to_owned())
+    }
+
+    fn ledger(credits: i64) -> Arc<Ledger> {
+        let purse = Purse { credits, is_unlimited: false, charged: 0 };
+        Arc::new(Ledger(Mutex::new(HashMap::from([(account(), purse)]))))
+    }
+
+    fn credits(ledger: &Ledger) -> (i64, u64) {
+        let purse = ledger.purses()[&account()];
+        (purse.credits, purse.charged)
+    }
+
+    #[test]
+    fn nobody_takes_what_somebody_else_has_taken() {
+        let ledger = ledger(60);
+        let taken = std::thread::scope(|scope| {
+            let take = || (0..10).filter_map(|_| ledger.take(account(), 7)).collect::<Vec<_>>();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("it takes")).collect::<Vec<_>>()
+        });
+        assert_eq!((taken.len(), credits(&ledger)), (8, (4, 56)));
+        assert!(ledger.take(account(), 4).is_some_and(|taken| taken.credits == 4), "and gives it back");
+        assert_eq!(credits(&ledger), (4, 56));
+        taken.into_iter().take(3).for_each(Taken::keep);
+        // What did not become part of a commit is there again.
+        assert_eq!(credits(&ledger), (39, 21));
+        assert!(ledger.take(Account::User("eve".to_owned()), 1).is_none());
+    }
+}
