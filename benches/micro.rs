@@ -14,7 +14,7 @@ use rephase::clock::Clock;
 use rephase::contract::idempotency::Key;
 use rephase::contract::{Group, Message, Topic};
 use rephase::domain::step::RetryRequest;
-use rephase::domain::{Batch, BatchId, Context, Input, Millis, Origin, Phase, Rules, step};
+use rephase::domain::{Batch, BatchId, Context, Funds, Input, Millis, Origin, Phase, Rules, step};
 use rephase::store::{Commit, Options, Store};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,8 @@ fn batch(essays: u16) -> Batch {
 fn retried(batch: &Batch) -> Batch {
     let input = Input::RetryPhase(RetryRequest::whole(seed::OWNER.to_owned(), Phase::Nlp, "again".to_owned()));
     let (origin, rules) = (Arc::<Origin>::default(), Rules::default());
-    let context = Context { now: NOW, up_since: NOW, correlation_id: Uuid::nil(), origin: &origin, rules: &rules };
+    let (rules, funds) = (&rules, Funds::Unlimited);
+    let context = Context { now: NOW, up_since: NOW, correlation_id: Uuid::nil(), origin: &origin, rules, funds };
     step(Some(batch), input, &context).expect("it can be retried").batch
 }
 

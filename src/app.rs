@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, ManualClock};
-use crate::domain::Rules;
+use crate::domain::{Balances, Rules};
 use crate::engine::Engine;
 use crate::http;
 pub use crate::http::{Access, Bearers, Browsers, Limits, Role, Tls, Tokens};
@@ -47,6 +47,8 @@ pub struct Options {
     pub rules: Rules,
     /// How many pipelines one user can request in a minute; 0 is no limit.
     pub pipeline_limit: u32,
+    /// The balances of credits to begin with; whoever has none pays nothing.
+    pub credits: Balances,
     /// How long what is over is kept, in milliseconds; none for ever.
     pub retain_ms: Option<u64>,
     /// How many published messages stay readable in the log of events; 0 is no log.
@@ -71,6 +73,7 @@ impl Options {
             journal_bytes: store::Options::DEFAULT_JOURNAL_BYTES,
             rules: Rules::default(),
             pipeline_limit: 0,
+            credits: Balances::default(),
             retain_ms: None,
             retain_events: store::Options::DEFAULT_RETAIN_EVENTS,
             workers: worker::Options::default(),

@@ -35,7 +35,7 @@ pub use client::{Attempt, Client, Retried, Status};
 use crate::app::{App, DataDirectory, Options, Stage};
 use crate::clock::ManualClock;
 use crate::contract::{BatchClientStatus, PipelineExecutionStatus};
-use crate::domain::{BatchId, Millis, Phase, Rules};
+use crate::domain::{Balances, BatchId, Millis, Phase, Rules};
 use crate::engine::{EventFilter, EventPage};
 use crate::http::{Backstage as _, Refusal};
 
@@ -118,6 +118,13 @@ impl Builder {
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
         self.options.rules = rules;
+        self
+    }
+
+    /// The credits that users and organisations begin with, and have again after a reset; others pay nothing.
+    #[must_use]
+    pub fn credits(mut self, credits: Balances) -> Self {
+        self.options.credits = credits;
         self
     }
 

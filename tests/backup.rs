@@ -44,7 +44,9 @@ async fn a_restored_store_is_the_same_store() {
     let expected = [
         "answer",
         "attempt",
+        "balance",
         "batch",
+        "charge",
         "content",
         "dead_letter",
         "details",

@@ -126,6 +126,7 @@ fn what_a_worker_brings_is_all_of_its_task_and_nothing_else() {
     let shown = effects.iter().find_map(|effect| match effect {
         Effect::Show(outgoing) => Some(outgoing),
         Effect::Publish(_)
+        | Effect::Charge { .. }
         | Effect::RecordAttempt { .. }
         | Effect::ArmTimer(_)
         | Effect::DisarmTimer(_)

@@ -37,6 +37,7 @@ fn skips(effects: &[Effect]) -> Vec<String> {
         | Data::StudentMatching(_)
         | Data::AssociationsConfirmed(_)
         | Data::EssaysReady(_)
+        | Data::PipelineDenied(_)
         | Data::PhaseOutcome(_) => None,
     };
     published(effects).into_iter().filter_map(|outgoing| skipped(&outgoing.data)).collect()

@@ -154,6 +154,7 @@ impl Life<'_> {
                 Data::PhaseSkipped(skipped) => told.left_out.push(skipped.phase_name.parse().expect("a phase")),
                 Data::ContentProvisioned(_)
                 | Data::PipelineCompleted(_)
+                | Data::PipelineDenied(_)
                 | Data::Notification(_)
                 | Data::Spellcheck(_)
                 | Data::CjAssessment(_)
@@ -303,6 +304,7 @@ fn asker(input: &Input) -> Option<&str> {
         Input::ProvideEssays { by, .. }
         | Input::AmendPrompt { by, .. }
         | Input::RequestPipeline { by, .. }
+        | Input::DenyPipeline { by, .. }
         | Input::RetryPhase(RetryRequest { by, .. })
         | Input::Cancel { by, .. } => Some(by),
         Input::Register(_)
@@ -327,6 +329,7 @@ const fn kind_of(input: &Input) -> &'static str {
         Input::ContentProvisioned { .. } => "ContentProvisioned",
         Input::AmendPrompt { .. } => "AmendPrompt",
         Input::RequestPipeline { .. } => "RequestPipeline",
+        Input::DenyPipeline { .. } => "DenyPipeline",
         Input::RetryPhase(_) => "RetryPhase",
         Input::Cancel { .. } => "Cancel",
         Input::PhaseStarted { .. } => "PhaseStarted",

@@ -27,7 +27,7 @@ const RENEWAL: usize = 100;
 const MAX_ANSWER: usize = 64 * 1_024 * 1_024;
 
 /// Every route: its method, its path, and which body fits it.
-const ROUTES: [(&str, &str, Fit); 31] = [
+const ROUTES: [(&str, &str, Fit); 37] = [
     ("GET", "/v1/batches", Fit::Nothing),
     ("POST", "/v1/batches/register", Fit::Registration),
     ("POST", "/v1/batches/{batch}/essays", Fit::Essays),
@@ -49,6 +49,12 @@ const ROUTES: [(&str, &str, Fit); 31] = [
     ("POST", "/v1/workers/tasks/{id}/fail", Fit::Cancel),
     ("GET", "/internal/v1/batches/{batch}/pipeline-state", Fit::Nothing),
     ("POST", "/internal/v1/pipelines/define", Fit::Define),
+    ("POST", "/internal/v1/batches/{batch}/pipelines/{phase}/preflight", Fit::Nothing),
+    ("GET", "/internal/v1/credits", Fit::Nothing),
+    ("GET", "/internal/v1/credits/users/{id}", Fit::Nothing),
+    ("PUT", "/internal/v1/credits/users/{id}", Fit::Credits),
+    ("PUT", "/internal/v1/credits/organisations/{id}", Fit::Credits),
+    ("POST", "/internal/v1/credits/users/{id}/adjust", Fit::Credits),
     ("GET", "/internal/v1/dead-letters", Fit::Nothing),
     ("POST", "/internal/v1/dead-letters/redrive", Fit::Letters),
     ("POST", "/internal/v1/dead-letters/discard", Fit::Letters),
@@ -125,6 +131,7 @@ enum Fit {
     Job,
     Define,
     Letters,
+    Credits,
 }
 
 impl Fit {
@@ -132,6 +139,7 @@ impl Fit {
         match self {
             Self::Nothing => Value::Null,
             Self::Registration => registration(2),
+            Self::Credits => json!({ "credits": 7 }),
             Self::Essays => essays_body(1),
             Self::Prompt => json!({ "student_prompt_ref": registration(1)["student_prompt_ref"] }),
             Self::Pipeline => json!({

@@ -10,7 +10,8 @@ use rephase::contract::requests::{BatchRegistrationRequest, PromptPayload};
 use rephase::contract::{BatchStatus, EssayRef, Group, Headers, Message, Topic};
 use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{
-    Batch, BatchId, Context, Effect, Input, Millis, Origin, Phase, RetryPolicy, Rules, Step, Timer, TimerKind, step,
+    Batch, BatchId, Context, Effect, Funds, Input, Millis, Origin, Phase, RetryPolicy, Rules, Step, Timer, TimerKind,
+    step,
 };
 use rephase::store::{self, Commit, Options, Published, Store};
 use serde_json::json;
@@ -54,8 +55,8 @@ fn history() -> (Vec<Batch>, Vec<Effect>) {
         now = now.plus(1_500);
         // Only the last attempt is to be tried again by itself.
         let rules = if batches.len() < 7 { &never } else { &by_itself };
-        let context =
-            Context { now, up_since: now, correlation_id: Uuid::from_u128(u128::from(now.0)), origin: &origin, rules };
+        let (correlation_id, funds) = (Uuid::from_u128(u128::from(now.0)), Funds::Unlimited);
+        let context = Context { now, up_since: now, correlation_id, origin: &origin, rules, funds };
         let Step { batch, effects: mut more } = step(batches.last(), input, &context).expect("allowed");
         effects.append(&mut more);
         batches.push(batch);

@@ -42,7 +42,7 @@ fn rename(tree: &sled::Tree, prefix: &[u8], change: fn(&mut Vec<u8>)) {
     tree.insert(other, value).expect("inserted");
 }
 
-const DAMAGES: [(&str, &str, Damage); 25] = [
+const DAMAGES: [(&str, &str, Damage); 29] = [
     ("a record that does not decode", "a stored value cannot be read", |tree| {
         tree.insert(first(tree, b"b", |_| true).0, b"\x01damaged").expect("inserted");
     }),
@@ -85,6 +85,16 @@ const DAMAGES: [(&str, &str, Damage); 25] = [
     ("something that is marked and not over", "things are marked as over", |tree| {
         let (mut key, value) = first(tree, b"g", |_| true);
         key[3] ^= 1;
+        tree.insert(key, value).expect("inserted");
+    }),
+    ("a balance that is gone", "was charged and has no balance", |tree| remove(tree, b"s")),
+    ("a balance that does not decode", "key s:", |tree| {
+        tree.insert(first(tree, b"s", |_| true).0, b"\x01").expect("inserted");
+    }),
+    ("a charge for what was not yet", "was to be paid for then", |tree| rename(tree, b"p", |key| key[17] ^= 1)),
+    ("a charge too many", "was charged less than its pipelines cost", |tree| {
+        let (mut key, value) = first(tree, b"p", |_| true);
+        key[24] ^= 1;
         tree.insert(key, value).expect("inserted");
     }),
     ("something else", "nothing is stored under such keys", |tree| {

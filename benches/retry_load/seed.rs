@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use rephase::contract::{BatchStatus, ErrorCode};
 use rephase::domain::step::{NewEssay, PhaseOutcome, Registration};
 use rephase::domain::{
-    Batch, BatchId, Category, Context, Effect, Input, Millis, Origin, Phase, PhaseError, Rules, Step, step,
+    Batch, BatchId, Category, Context, Effect, Funds, Input, Millis, Origin, Phase, PhaseError, Rules, Step, step,
 };
 use rephase::store::{Commit, Options, Store};
 use serde_json::json;
@@ -61,7 +61,8 @@ pub fn failed_in_nlp(id: BatchId, essays: u16, now: Millis, commit: &mut Commit)
     let mut batch: Option<Batch> = None;
     let mut go = |batch: &mut Option<Batch>, input| -> anyhow::Result<()> {
         let (origin, rules) = (Arc::<Origin>::default(), Rules::default());
-        let context = Context { now, up_since: now, correlation_id: id.0, origin: &origin, rules: &rules };
+        let (rules, funds) = (&rules, Funds::Unlimited);
+        let context = Context { now, up_since: now, correlation_id: id.0, origin: &origin, rules, funds };
         let Step { batch: new, effects } = step(batch.as_ref(), input, &context)?;
         for effect in effects {
             if let Effect::RecordAttempt { phase, attempt } = effect {

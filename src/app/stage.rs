@@ -110,6 +110,7 @@ impl Stage {
         let engine = engine::Options {
             rules: options.rules.clone(),
             retain_ms: options.retain_ms,
+            credits: options.credits.clone(),
             ..engine::Options::new(store)
         };
         let engine = Engine::start(engine, self.shared.clock.clone()).await?;

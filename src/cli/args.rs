@@ -101,6 +101,10 @@ pub struct ServeArguments {
     /// How many pipelines one user can request in a minute; 0 is no limit. The default is 20, and none with --ephemeral.
     #[arg(long, value_name = "NUMBER")]
     pub(super) pipeline_limit: Option<u32>,
+    /// JSON file with the credits that users and organisations begin with. One that has a balance already keeps that;
+    /// one that is not named pays nothing.
+    #[arg(long, value_name = "FILE")]
+    pub(super) credits: Option<PathBuf>,
     /// How long a batch that is over is kept after its last change, with all that belongs to it; bulk retries and dead
     /// letters too. A number of days or hours, as 90d or 12h. Everything is kept where this is not given.
     #[arg(long, value_name = "TIME", value_parser = parse_retention)]

@@ -12,7 +12,7 @@ use super::signals::Signals;
 use crate::app::{App, DataDirectory, Options};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{Settings, Source};
-use crate::domain::Rules;
+use crate::domain::{Balances, Rules};
 use crate::worker::{self, Faults};
 
 /// How many pipelines the gateway of the full stack lets one user request in a minute (contract, HTTP).
@@ -20,6 +20,20 @@ const PIPELINE_LIMIT: u32 = 20;
 
 /// The largest file of faults, in bytes.
 const MAX_FAULTS_BYTES: u64 = 1_024 * 1_024;
+
+/// The largest file of balances, in bytes: as many as there can be, each with a long name.
+const MAX_CREDITS_BYTES: u64 = 32 * 1_024 * 1_024;
+
+/// The balances in the file at `path`.
+fn read_credits(path: &Path) -> anyhow::Result<Balances> {
+    let unreadable = || format!("the credits in {} cannot be used", path.display());
+    let mut json = String::new();
+    let file = std::fs::File::open(path).with_context(unreadable)?;
+    file.take(MAX_CREDITS_BYTES + 1).read_to_string(&mut json).with_context(unreadable)?;
+    let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > MAX_CREDITS_BYTES);
+    anyhow::ensure!(!is_too_large, "{} is larger than a list of balances can be", path.display());
+    Balances::parse(&json).map_err(anyhow::Error::msg).with_context(unreadable)
+}
 
 /// The fault rules in the file at `path`.
 fn read_faults(path: &Path) -> anyhow::Result<Faults> {
@@ -35,6 +49,7 @@ fn read_faults(path: &Path) -> anyhow::Result<Faults> {
 /// What the arguments say, where they can be followed.
 pub(super) fn options(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<Options> {
     let faults = arguments.faults.as_deref().map(read_faults).transpose()?.unwrap_or_default();
+    let credits = arguments.credits.as_deref().map(read_credits).transpose()?.unwrap_or_default();
     let is_reachable = !arguments.listen.ip().to_canonical().is_loopback();
     anyhow::ensure!(
         !arguments.test_api || !is_reachable || arguments.test_api_anywhere,
@@ -63,6 +78,7 @@ pub(super) fn options(arguments: &ServeArguments, settings: &Settings) -> anyhow
         journal_bytes: arguments.journal_mib * 1_024 * 1_024,
         rules: rules(arguments),
         pipeline_limit: arguments.pipeline_limit.unwrap_or(default_limit),
+        credits,
         retain_ms: arguments.retain,
         retain_events: arguments.retain_events,
         workers,

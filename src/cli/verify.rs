@@ -38,21 +38,48 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
 }
 
 fn as_json(checked: &Checked) -> String {
-    let Checked { batches, attempts, messages, keys, timers, jobs, letters, contents, events, violations } = checked;
+    let Checked {
+        batches,
+        attempts,
+        messages,
+        keys,
+        timers,
+        jobs,
+        letters,
+        contents,
+        events,
+        balances,
+        charges,
+        violations,
+    } = checked;
     json!({
         "batches": batches, "attempts": attempts, "messages": messages, "keys": keys, "timers": timers,
         "retry_jobs": jobs, "dead_letters": letters, "contents": contents, "events": events,
+        "balances": balances, "charges": charges,
         "violations": violations,
     })
     .to_string()
 }
 
 pub(super) fn as_text(checked: &Checked) -> String {
-    let Checked { batches, attempts, messages, keys, timers, jobs, letters, contents, events, violations } = checked;
+    let Checked {
+        batches,
+        attempts,
+        messages,
+        keys,
+        timers,
+        jobs,
+        letters,
+        contents,
+        events,
+        balances,
+        charges,
+        violations,
+    } = checked;
     let verdict = if *violations == 0 { "sound".to_owned() } else { format!("{violations} violation(s)") };
     format!(
         "{verdict}: {batches} batches, {attempts} ended attempts, {messages} messages on their way, {timers} timers, \
          {keys} idempotency keys, {jobs} retry jobs, {letters} dead letters, {contents} texts, \
-         {events} events"
+         {events} events, {balances} balances, {charges} charges"
     )
 }

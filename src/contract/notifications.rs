@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::Envelope;
 use super::enums::{BatchStatus, PhaseName};
-use super::events::TeacherNotificationRequested;
+use super::events::{PipelineDenied, TeacherNotificationRequested};
 
 /// How many connections one user can have (contract, HTTP).
 pub const CONNECTIONS_A_USER: usize = 5;
@@ -49,6 +49,21 @@ pub enum Payload {
         /// What a person reads.
         message: String,
     },
+    /// A pipeline was denied.
+    PipelineDenied {
+        /// Whether because too many were asked for; else because it costs more than there is.
+        #[serde(skip)]
+        is_rate_limit: bool,
+        /// The denial.
+        #[serde(flatten)]
+        denial: Box<PipelineDenied>,
+        /// How many credits are missing.
+        credit_deficit: u64,
+        /// What the user can do.
+        next_steps: Vec<String>,
+        /// What a person reads.
+        message: String,
+    },
 }
 
 impl Payload {
@@ -58,6 +73,8 @@ impl Payload {
         match self {
             Self::BatchProcessingStarted { .. } => "batch_processing_started",
             Self::PipelineCompleted { .. } => "pipeline_completed",
+            Self::PipelineDenied { is_rate_limit: false, .. } => "pipeline_denied_insufficient_credits",
+            Self::PipelineDenied { is_rate_limit: true, .. } => "pipeline_denied_rate_limit",
         }
     }
 }

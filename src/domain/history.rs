@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::attempt::{Attempt, Origin};
 use super::batch::{Batch, BatchId, Slot};
+use super::credits::Funds;
 use super::errors::PhaseError;
 use super::phase::Phase;
 use super::rejection::Rejected;
@@ -288,7 +289,8 @@ impl Player<'_> {
         self.number += 1;
         let correlation_id = Uuid::new_v5(&self.id.0, format!("history/{}", self.number).as_bytes());
         let (now, up_since, rules) = (self.now, self.began, self.rules);
-        let context = Context { now, up_since, correlation_id, origin: &origin, rules };
+        // Whoever seeds a past pays for none of it.
+        let context = Context { now, up_since, correlation_id, origin: &origin, rules, funds: Funds::Unlimited };
         let Step { batch, effects } = step(self.batch.as_ref(), input, &context)?;
         for (number, effect) in effects.into_iter().enumerate() {
             match effect {
@@ -299,6 +301,7 @@ impl Player<'_> {
                 // What is over has been heard, and the timers follow from the record.
                 Effect::Publish(_)
                 | Effect::Show(_)
+                | Effect::Charge { .. }
                 | Effect::TellOwner(_)
                 | Effect::ArmTimer(_)
                 | Effect::DisarmTimer(_)
@@ -320,6 +323,7 @@ const fn is_command(data: &Data) -> bool {
         | Data::ContentProvisioned(_)
         | Data::PhaseSkipped(_)
         | Data::PipelineCompleted(_)
+        | Data::PipelineDenied(_)
         | Data::PhaseOutcome(_)
         | Data::AssociationsConfirmed(_)
         | Data::EssaysReady(_)

@@ -6,6 +6,7 @@
 mod attempt;
 mod audit;
 mod batch;
+mod credits;
 mod dead_letter;
 mod errors;
 mod essays;
@@ -22,6 +23,9 @@ pub mod view;
 
 pub use attempt::{Attempt, AttemptEnd, AttemptOutcome, Lease, Origin, Scope, Trigger};
 pub use batch::{Batch, BatchDetails, BatchId, Class, Essay, EssayContent, Run, Slot};
+pub use credits::{
+    Account, Balance, Balances, Charge, Cost, Denial, DenialReason, Funds, MAX_BALANCES, MAX_CREDITS, Preflight, Quote,
+};
 pub use dead_letter::{DeadLetter, Decision, LetterChange, LetterEvent, LetterId, LetterState};
 pub use errors::{Category, MAX_ERROR_MESSAGE_CHARS, PhaseError, RetryPolicy};
 pub use essays::EssayCounts;
@@ -31,7 +35,7 @@ pub use phase::{EssayOutput, EssayResult, Phase, PhaseRecord, PhaseState};
 pub use pipeline::{ResolveError, dependencies, dependents, needs_prompt, resolve};
 pub use rejection::{Rejected, RejectionKind};
 pub use retry_job::{JobId, JobMember, JobState, MemberOutcome, MemberResult, RetryJob};
-pub use step::{Context, Effect, Input, LateOutcome, Outgoing, Rules, Step, Timer, TimerKind, step};
+pub use step::{Context, Effect, Input, LateOutcome, Outgoing, Rules, Step, Timer, TimerKind, denied, step};
 pub use time::Millis;
 
 /// The most essays that a batch can have. A comparative judgement of so many already takes half a million comparisons,

@@ -1,6 +1,7 @@
 //! Why a step was refused. A refusal changes nothing.
 
 use super::batch::Slot;
+use super::credits::{Denial, DenialReason};
 use super::phase::Phase;
 use crate::contract::{BatchStatus, PipelineExecutionStatus};
 
@@ -53,6 +54,9 @@ pub enum Rejected {
     /// One pipeline at a time.
     #[error("a pipeline of this batch is running; wait until it has completed")]
     PipelineActive,
+    /// There are not enough credits, or the user asks for too many pipelines.
+    #[error("{}", .0.message())]
+    Denied(Denial),
     /// A phase of the pipeline needs to know what the students were asked to write.
     #[error("{phase} needs a prompt: register the batch with student_prompt_ref, or send prompt_payload")]
     PromptMissing {
@@ -223,6 +227,8 @@ pub enum RejectionKind {
     Conflict,
     /// Look again.
     Moved,
+    /// Have more credits.
+    Unpaid,
     /// Ask less often.
     Limited {
         /// How many there can be.
@@ -239,8 +245,10 @@ impl Rejected {
         match self {
             Self::NotOwner => RejectionKind::Forbidden,
             Self::Moved { .. } => RejectionKind::Moved,
+            Self::Denied(Denial { reason: DenialReason::InsufficientCredits, .. }) => RejectionKind::Unpaid,
             Self::TooManyRetries { limit, .. } => RejectionKind::Limited { limit: *limit, wait_ms: None },
-            Self::RetriedJustNow { limit, wait_ms, .. } => {
+            Self::Denied(Denial { reason: DenialReason::RateLimitExceeded { limit, wait_ms }, .. })
+            | Self::RetriedJustNow { limit, wait_ms, .. } => {
                 RejectionKind::Limited { limit: *limit, wait_ms: Some(*wait_ms) }
             }
             Self::NoSuchBatch | Self::NoPipelineState => RejectionKind::NotFound,

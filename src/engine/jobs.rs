@@ -16,7 +16,8 @@ use super::once::RequestKey;
 use super::request::{Kept, Settlement};
 use super::{Answer, Engine, Error};
 use crate::domain::{
-    Batch, BatchId, Context, Filter, JobId, JobMember, JobState, MemberResult, Millis, Origin, Phase, RetryJob, step,
+    Batch, BatchId, Context, Filter, Funds, JobId, JobMember, JobState, MemberResult, Millis, Origin, Phase, RetryJob,
+    step,
 };
 use crate::store::Commit;
 
@@ -187,7 +188,9 @@ impl Engine {
         let look = move |batch: &Batch| {
             let (up_since, rules) = (engine.shared.up_since, &engine.shared.rules);
             let correlation_id = job.correlation_id(batch.id);
-            let context = Context { now, up_since, correlation_id, origin: &job.origin, rules };
+            // A retry costs nothing.
+            let funds = Funds::Unlimited;
+            let context = Context { now, up_since, correlation_id, origin: &job.origin, rules, funds };
             let answer = step(Some(batch), job.input(), &context).map(|step| step.batch);
             (batch.id, MemberResult::of(job.phase, answer.as_ref()))
         };

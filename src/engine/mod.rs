@@ -6,9 +6,11 @@
 //! events, each at its own pace. Everybody else uses the [`Engine`] handle and never the store.
 
 mod backup;
+mod balances;
 mod cache;
 mod consume;
 mod counters;
+mod credits;
 mod durable;
 mod error;
 mod event_log;
@@ -47,6 +49,7 @@ use tokio_util::task::TaskTracker;
 pub use crate::bus::{Listener, TooManyConnections};
 pub use crate::store::StoredAnswer as Answer;
 pub use crate::store::{Numbers as StoreNumbers, Standings};
+pub use balances::{BalanceChange, Changed, Unchanged};
 pub use counters::{Attempts, Counters};
 pub use error::Error;
 pub use event_log::{EventFilter, EventLog, EventPage, LoggedEvent};
@@ -67,8 +70,9 @@ pub use survey::{Backlog, Survey};
 
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
-use crate::domain::{Batch, BatchId, Millis, Rules};
+use crate::domain::{Balances, Batch, BatchId, Millis, Rules};
 use crate::store::{self, Store};
+use credits::Ledger;
 use durable::Durable;
 use job_runner::Jobs;
 use leases::Desk;
@@ -93,6 +97,8 @@ pub struct Options {
     pub sweep_interval_ms: u64,
     /// How old what is over may get before the sweep removes it, in milliseconds; none for ever.
     pub retain_ms: Option<u64>,
+    /// The balances of credits to begin with.
+    pub credits: Balances,
     /// How many partitions there are.
     pub partitions: usize,
 }
@@ -109,6 +115,7 @@ impl Options {
             rules: Rules::default(),
             sweep_interval_ms: 60_000,
             retain_ms: None,
+            credits: Balances::default(),
             partitions,
         }
     }
@@ -139,6 +146,7 @@ struct Shared {
     in_flight: InFlight,
     jobs: Jobs,
     desk: Desk,
+    ledger: Arc<Ledger>,
     rules: Rules,
     timers: Timers,
     retain_ms: Option<u64>,
@@ -168,7 +176,13 @@ impl Engine {
         let tail = Arc::new(Tail::new());
         let (feed, relays) = relay::channels(Arc::clone(&bus), clock.clone(), Arc::clone(&tail));
         let store_options = options.store.clone();
-        let store = blocking(move || Store::open(&store_options, feed)).await?;
+        let (first, now) = (options.credits, clock.now());
+        let opened = blocking(move || {
+            let store = Store::open(&store_options, feed)?;
+            let ledger = Ledger::open(&store, &first, now)?;
+            Ok((store, Arc::new(ledger)))
+        });
+        let (store, ledger) = opened.await?;
         tail.begin(store.event_log().map_or(0, |log| log.next));
         let counters = Arc::new(Counters::default());
         let up_since = clock.now();
@@ -190,7 +204,7 @@ impl Engine {
                     bus: Arc::clone(&bus),
                     failed: failed.clone(),
                 },
-                Arc::clone(&counters),
+                (Arc::clone(&counters), Arc::clone(&ledger)),
             );
             let failed = failed.clone().drop_guard();
             let thread = std::thread::Builder::new()
@@ -214,6 +228,7 @@ impl Engine {
             store,
             bus,
             desk: Desk::new(&clock),
+            ledger,
             clock,
             counters,
             in_flight: InFlight::default(),

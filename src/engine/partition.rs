@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::credits::{Ledger, Taken};
 use super::groups::Groups;
 use super::letters::{LetterAnswer, LetterRequest, Refusal};
 use super::notices::{self, Whom};
@@ -24,8 +25,8 @@ use crate::clock::Clock;
 use crate::contract::idempotency::{self, Key};
 use crate::contract::{Group, Message, Notice};
 use crate::domain::{
-    Batch, BatchId, Context, Effect, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Phase, Rejected, Rules,
-    Step, step,
+    Batch, BatchId, Charge, Context, Effect, Funds, Input, LateOutcome, MemberOutcome, MemberResult, Millis, Phase,
+    Rejected, Rules, Step,
 };
 use crate::store::{self, Commit, Sequence, Store, StoredAnswer};
 
@@ -38,6 +39,7 @@ pub(super) struct Partition {
     up_since: Millis,
     rules: Rules,
     counters: Arc<Counters>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) listeners: Listeners,
     /// The number of the open round.
     number: u64,
@@ -54,10 +56,22 @@ impl Partition {
         clock: Clock,
         (rules, up_since): (Rules, Millis),
         listeners: Listeners,
-        counters: Arc<Counters>,
+        (counters, ledger): (Arc<Counters>, Arc<Ledger>),
     ) -> Self {
         let (on_their_way, claims, event_groups) = (OnTheirWay::default(), HashMap::new(), Groups::default());
-        Self { store, clock, up_since, rules, counters, listeners, number: 1, on_their_way, claims, event_groups }
+        Self {
+            store,
+            clock,
+            up_since,
+            rules,
+            counters,
+            ledger,
+            listeners,
+            number: 1,
+            on_their_way,
+            claims,
+            event_groups,
+        }
     }
 
     /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
@@ -77,6 +91,10 @@ impl Partition {
                     Request::Letters(request) => {
                         self.send_and_wait(std::mem::take(&mut round));
                         self.decide_and_commit(*request);
+                    }
+                    Request::Balance(request) => {
+                        self.send_and_wait(std::mem::take(&mut round));
+                        self.change_and_commit(*request);
                     }
                     Request::Forget { batches, reply } => {
                         self.send_and_wait(std::mem::take(&mut round));
@@ -138,7 +156,7 @@ impl Partition {
             Request::Settle(settlement) => self.settle(round, *settlement),
             Request::Post(request) => self.post(round, *request),
             Request::Groups(request) => self.groups(round, *request),
-            Request::Letters(_) | Request::Forget { .. } | Request::Stop => {}
+            Request::Letters(_) | Request::Balance(_) | Request::Forget { .. } | Request::Stop => {}
         }
     }
 
@@ -268,10 +286,16 @@ impl Partition {
         {
             return Ok(Err(Rejected::Moved { version: old.version }));
         }
-        let context = Context { now, up_since: self.up_since, correlation_id, origin: &origin, rules: &self.rules };
-        let Step { batch, effects } = match step(old.as_deref(), input, &context) {
-            Ok(step) => step,
-            Err(rejected) => return Ok(Err(rejected)),
+        let (up_since, rules, funds) = (self.up_since, &self.rules, Funds::Unlimited);
+        let context = Context { now, up_since, correlation_id, origin: &origin, rules, funds };
+        let (Step { batch, effects }, taken) = match self.step_and_take(old.as_deref(), input, &context) {
+            Ok(stepped) => stepped,
+            Err(rejected) => {
+                if let (Rejected::Denied(denial), Some(old)) = (&rejected, &old) {
+                    Self::tell_denial(round, old, denial, &context)?;
+                }
+                return Ok(Err(rejected));
+            }
         };
         if old.as_ref().is_some_and(|old| old.version == batch.version) {
             let mut commit = Commit::new();
@@ -292,6 +316,12 @@ impl Partition {
                     commit.publish(message)?;
                 }
                 Effect::Show(outgoing) => commit.announce(publish::message(&batch, number, *outgoing)?)?,
+                Effect::Charge { requested, cost } => {
+                    if let Some(Taken { account, .. }) = &taken {
+                        let charge = Charge { account: account.clone(), requested, cost, at: now };
+                        commit.charge(id, batch.version, &charge)?;
+                    }
+                }
                 Effect::RecordAttempt { phase, attempt } => {
                     commit.record_attempt(id, phase, &attempt)?;
                     self.counters.attempts.add(phase, &attempt);
@@ -309,6 +339,7 @@ impl Partition {
         let batch = Arc::new(batch);
         let reply = self.reply(&mut commit, &mut round.reservations, Arc::clone(&batch), once)?;
         round.commit.append(commit);
+        taken.into_iter().for_each(Taken::keep);
         round.due.append(&mut due);
         round.recalls.append(&mut recalls);
         round.attempts.append(&mut attempts);
@@ -371,7 +402,8 @@ impl Partition {
                     Ok(StepReply::Duplicate) => Counters::add(&self.counters.duplicates),
                     Err(rejected) => {
                         Counters::add(&self.counters.refused_messages);
-                        if !matches!(rejected, Rejected::StaleAttempt { .. }) {
+                        // What was denied was told, which is all that can be done about it.
+                        if !matches!(rejected, Rejected::StaleAttempt { .. } | Rejected::Denied(_)) {
                             let refusal = Refusal { group, message, error: rejected.to_string(), deliveries };
                             self.bury(&mut round.commit, &key, refusal)?;
                         }

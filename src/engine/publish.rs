@@ -4,14 +4,23 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::contract::{Envelope, Headers, Message, SCHEMA_VERSION, metadata, span_of, traceparent_of_span};
-use crate::domain::{Batch, Outgoing};
+use crate::domain::{Batch, BatchId, Millis, Outgoing};
 use crate::store;
 
 /// The message for the effect `number` of the step that made `batch` what it is. Its id is made of these, so that the
 /// same step always tells the same events.
 pub(super) fn message(batch: &Batch, number: usize, outgoing: Outgoing) -> Result<Message, store::Error> {
-    let Outgoing { correlation_id, metadata: mut said, data } = outgoing;
     let event_id = Uuid::new_v5(&batch.id.0, format!("event/{}/{number}", batch.version).as_bytes());
+    enveloped(event_id, batch.id, batch.updated_at, outgoing)
+}
+
+/// The message that a pipeline of `batch` was denied. No step comes of a denial, so its id is made of nothing.
+pub(super) fn denial(batch: BatchId, now: Millis, outgoing: Outgoing) -> Result<Message, store::Error> {
+    enveloped(Uuid::new_v4(), batch, now, outgoing)
+}
+
+fn enveloped(event_id: Uuid, batch: BatchId, at: Millis, outgoing: Outgoing) -> Result<Message, store::Error> {
+    let Outgoing { correlation_id, metadata: mut said, data } = outgoing;
     if let Some(traceparent) = said.as_mut().and_then(|said| said.get_mut(metadata::TRACEPARENT)) {
         let child = traceparent.as_str().and_then(|parent| traceparent_of_span(parent, span_of(event_id)));
         *traceparent = child.into();
@@ -20,7 +29,7 @@ pub(super) fn message(batch: &Batch, number: usize, outgoing: Outgoing) -> Resul
     let envelope = Envelope {
         event_id: Some(event_id),
         event_type: topic.as_str().to_owned(),
-        event_timestamp: Some(batch.updated_at.to_timestamp()),
+        event_timestamp: Some(at.to_timestamp()),
         source_service: data.source_service().to_owned(),
         schema_version: SCHEMA_VERSION,
         correlation_id: Some(correlation_id),
@@ -29,8 +38,7 @@ pub(super) fn message(batch: &Batch, number: usize, outgoing: Outgoing) -> Resul
         metadata: said,
     };
     let headers = Headers { event_id, trace_id: correlation_id };
-    Message::new(topic, batch.id.to_string(), headers, &envelope)
-        .map_err(|error| store::Error::Corrupt(error.to_string()))
+    Message::new(topic, batch.to_string(), headers, &envelope).map_err(|error| store::Error::Corrupt(error.to_string()))
 }
 
 /// The storage id of a text that is stored here: the SHA-256 of its bytes, in hex.

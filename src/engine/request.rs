@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::balances::BalanceRequest;
 use super::cache::TAIL;
 use super::durable::Durable;
 use super::groups::GroupRequest;
@@ -16,7 +17,7 @@ use super::{Error, Submission};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message, Notice};
 use crate::domain::{
-    Attempt, Batch, BatchId, Context, Input, JobId, JobMember, LateOutcome, Millis, Phase, Rules, Timer, step,
+    Attempt, Batch, BatchId, Context, Funds, Input, JobId, JobMember, LateOutcome, Millis, Phase, Rules, Timer, step,
 };
 use crate::store::{Commit, Sequence, Store, StoredAnswer};
 
@@ -44,6 +45,7 @@ pub(super) enum Request {
     Post(Box<PostRequest>),
     Groups(Box<GroupRequest>),
     Letters(Box<LetterRequest>),
+    Balance(Box<BalanceRequest>),
     /// Batches to remove, each if it still rests since then; how many were is the answer.
     Forget {
         batches: Vec<(BatchId, Millis)>,
@@ -153,7 +155,7 @@ impl Reader<'_> {
     pub fn preview(&self, input: Input, correlation_id: Uuid) -> Result<Batch, Error> {
         let origin = Arc::default();
         let (now, up_since, rules) = (self.now, self.up_since, self.rules);
-        let context = Context { now, up_since, correlation_id, origin: &origin, rules };
+        let context = Context { now, up_since, correlation_id, origin: &origin, rules, funds: Funds::Unlimited };
         Ok(step(self.batch.as_deref(), input, &context)?.batch)
     }
 

@@ -11,6 +11,7 @@ mod body;
 mod browsers;
 mod content;
 mod context;
+mod credits;
 mod dead_letters;
 mod direct;
 mod events;
@@ -169,6 +170,10 @@ fn operator_routes() -> Router<Gateway> {
     Router::new()
         .route("/internal/v1/batches/{batch_id}/pipeline-state", get(internal::pipeline_state))
         .route("/internal/v1/pipelines/define", post(internal::define_pipeline))
+        .route("/internal/v1/batches/{batch_id}/pipelines/{phase}/preflight", post(credits::preflight))
+        .route("/internal/v1/credits", get(credits::list))
+        .route("/internal/v1/credits/{kind}/{id}", get(credits::read).put(credits::set))
+        .route("/internal/v1/credits/{kind}/{id}/adjust", post(credits::adjust))
         .route("/internal/v1/backup", get(backup::read))
         .route("/internal/v1/dead-letters", get(dead_letters::list))
         .route("/internal/v1/dead-letters/redrive", post(dead_letters::redrive_many))

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::batches::batch_id;
 use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size};
-use super::{Gateway, Problem};
+use super::{Gateway, Problem, credits};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::domain::step::{RetryRequest, Selection};
@@ -47,8 +47,11 @@ pub(super) async fn request_pipeline(
         return Err(Problem::bad_request("batch_id is another batch than the path's"));
     }
     let phase: Phase = request.requested_pipeline.as_str().parse()?;
-    gateway.pipelines.check(&by)?;
-    let (input, message) = if request.is_retry.unwrap_or_default() {
+    let is_retry = request.is_retry.unwrap_or_default();
+    if let Err(exceeded) = gateway.pipelines.check(&by) {
+        return Err(credits::deny(engine, batch, (by, phase, is_retry), exceeded, correlation_id).await);
+    }
+    let (input, message) = if is_retry {
         let reason = reason_or_default(request.retry_reason);
         let retry = RetryRequest::whole(by, phase, reason);
         (Input::RetryPhase(retry), format!("{phase} is going to be retried"))

@@ -5,11 +5,11 @@ use std::any::Any;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::contract::ErrorCode;
-use crate::domain::{Rejected, RejectionKind};
+use crate::domain::{Denial, DenialReason, Rejected, RejectionKind};
 use crate::engine;
 
 /// How long a client is asked to wait before it tries again, in seconds.
@@ -29,10 +29,15 @@ pub struct Problem {
     error: String,
     /// Headers that say when to come again.
     limits: Vec<(HeaderName, String)>,
+    /// Members of the body beside those that every problem has.
+    members: Option<Box<Map<String, Value>>>,
 }
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// The name of the limit of pipelines of one user.
+pub(super) const PIPELINES: &str = "pipelines";
 
 /// The name of the limit of retries by users.
 const RETRIES: &str = "retries";
@@ -40,6 +45,7 @@ const RETRIES: &str = "retries";
 /// Codes beside those of the contract, which has none for these.
 mod codes {
     pub(super) const CONFLICT: &str = "CONFLICT";
+    pub(super) const INSUFFICIENT_CREDITS: &str = "INSUFFICIENT_CREDITS";
     pub(super) const IDEMPOTENCY_KEY_REUSED: &str = "IDEMPOTENCY_KEY_REUSED";
     pub(super) const METHOD_NOT_ALLOWED: &str = "METHOD_NOT_ALLOWED";
     pub(super) const PRECONDITION_FAILED: &str = "PRECONDITION_FAILED";
@@ -51,7 +57,36 @@ impl Problem {
     fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
         let error = error.into();
         let shown = |character: char| if character.is_control() { ' ' } else { character };
-        Self { status, code, error: error.chars().take(MAX_ERROR_CHARS).map(shown).collect(), limits: Vec::new() }
+        let error = error.chars().take(MAX_ERROR_CHARS).map(shown).collect();
+        Self { status, code, error, limits: Vec::new(), members: None }
+    }
+
+    /// With these members in the body. Those that every problem has stay what they are.
+    pub(super) fn with_members(mut self, members: Value) -> Self {
+        if let Value::Object(members) = members {
+            self.members = Some(Box::new(members));
+        }
+        self
+    }
+
+    /// A pipeline that was denied.
+    pub(super) fn denied(denial: &Denial) -> Self {
+        let Denial { requested, reason, cost, funds } = denial;
+        let problem = match reason {
+            DenialReason::InsufficientCredits => {
+                Self::new(StatusCode::PAYMENT_REQUIRED, codes::INSUFFICIENT_CREDITS, denial.message())
+            }
+            DenialReason::RateLimitExceeded { limit, wait_ms } => {
+                Self::limited(denial.message(), PIPELINES, *limit, Some(*wait_ms))
+            }
+        };
+        problem.with_members(json!({
+            "requested_pipeline": requested.name(),
+            "denial_reason": reason.as_str(),
+            "required_credits": cost.total(),
+            "available_credits": funds.available(),
+            "resource_breakdown": cost.breakdown(),
+        }))
     }
 
     /// A field that is there and wrong.
@@ -180,16 +215,17 @@ impl Problem {
     /// The body with the correlation id of the request.
     pub(super) fn render(&self, correlation_id: Uuid) -> Response {
         let title = self.status.canonical_reason().unwrap_or("error");
-        let body = Json(json!({
-            "type": "about:blank",
-            "title": title,
-            "status": self.status.as_u16(),
-            "detail": self.error,
-            "error": self.error,
-            "error_code": self.code,
-            "correlation_id": correlation_id,
-        }));
-        let mut response = (self.status, body).into_response();
+        let mut body = self.members.as_deref().cloned().unwrap_or_default();
+        body.extend([
+            ("type".to_owned(), "about:blank".into()),
+            ("title".to_owned(), title.into()),
+            ("status".to_owned(), self.status.as_u16().into()),
+            ("detail".to_owned(), self.error.as_str().into()),
+            ("error".to_owned(), self.error.as_str().into()),
+            ("error_code".to_owned(), self.code.into()),
+            ("correlation_id".to_owned(), correlation_id.to_string().into()),
+        ]);
+        let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
@@ -237,10 +273,14 @@ impl From<engine::Error> for Problem {
 
 impl From<Rejected> for Problem {
     fn from(rejected: Rejected) -> Self {
+        if let Rejected::Denied(denial) = &rejected {
+            return Self::denied(denial);
+        }
         let error = rejected.to_string();
         match rejected.kind() {
             RejectionKind::Invalid => Self::invalid(error),
             RejectionKind::Forbidden => Self::forbidden(error),
+            RejectionKind::Unpaid => Self::new(StatusCode::PAYMENT_REQUIRED, codes::INSUFFICIENT_CREDITS, error),
             RejectionKind::Moved => Self::new(StatusCode::PRECONDITION_FAILED, codes::PRECONDITION_FAILED, error),
             RejectionKind::Limited { limit, wait_ms } => Self::limited(error, RETRIES, limit, wait_ms),
             RejectionKind::NotFound => Self::not_found(error),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::credits::Difference;
 use super::keys::Aged;
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
@@ -36,6 +37,8 @@ pub struct Commit {
     pub(super) aged: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
     /// Texts that go where nobody refers to them any more.
     pub(super) forgotten: Vec<[u8; 32]>,
+    /// By how much balances change, by their keys.
+    pub(super) credits: Vec<(Vec<u8>, Difference)>,
 }
 
 impl Commit {
@@ -48,9 +51,9 @@ impl Commit {
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { writes, contents, messages, expired, aged, forgotten } = self;
+        let Self { writes, contents, messages, expired, aged, forgotten, credits } = self;
         let has_writes = !writes.is_empty() || !contents.is_empty() || !messages.is_empty();
-        !has_writes && expired.is_empty() && aged.is_empty() && forgotten.is_empty()
+        !has_writes && expired.is_empty() && aged.is_empty() && forgotten.is_empty() && credits.is_empty()
     }
 
     pub(super) fn into_writes(self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
@@ -73,6 +76,7 @@ impl Commit {
         self.expired.append(&mut other.expired);
         self.aged.append(&mut other.aged);
         self.forgotten.append(&mut other.forgotten);
+        self.credits.append(&mut other.credits);
     }
 
     /// Writes the parts of `new` that it does not share with `old`.

@@ -20,7 +20,7 @@ use super::journal::{self, Journal, Which, Write};
 use super::layers::Tree;
 use super::settle::Settlement;
 use super::snapshot::Overwritten;
-use super::{Error, Feed, Numbers, Sequence, keys};
+use super::{Error, Feed, Numbers, Sequence, credits, keys};
 use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
 
@@ -147,6 +147,7 @@ impl Committer {
         let mut writes = Vec::new();
         self.remove_expired(&commits, &mut writes)?;
         self.remove_aged(&commits, &mut writes)?;
+        self.add_up_credits(&commits, &mut writes)?;
         let (mut texts, mut forgotten, mut published) = (HashMap::new(), Vec::new(), Vec::new());
         for commit in commits {
             texts.extend(commit.contents);
@@ -199,6 +200,15 @@ impl Committer {
                 writes.push(removal(Which::State, &age[..]));
                 writes.extend(keys.iter().map(|key| removal(Which::State, &key[..])));
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the balances that these commits change.
+    fn add_up_credits(&self, commits: &[Commit], writes: &mut Vec<Write>) -> Result<(), String> {
+        let differences = commits.iter().flat_map(|commit| &commit.credits);
+        for (key, value) in credits::added_up(&self.state, differences).map_err(text)? {
+            writes.push(Write { which: Which::State, key: key.into(), value: Some(value.into()) });
         }
         Ok(())
     }

@@ -26,6 +26,8 @@
 //! | `v` | sequence u64 | an event of the log |
 //! | `u` | | the log's name, u64, and the number of its first event, u64 |
 //! | `y` | name | a group of readers of the log: how far it is |
+//! | `s` | whether an organisation's u8, its id | a balance of credits |
+//! | `p` | batch, version u64 | what was charged for the pipeline that the step to this version accepted |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
 //! given another meaning; one that is retired stays reserved.
@@ -34,12 +36,12 @@ use sha2::{Digest, Sha256};
 
 use crate::contract::idempotency::Key;
 use crate::contract::{BatchClientStatus, Group, PipelineExecutionStatus, Topic};
-use crate::domain::{BatchId, EventGroup, Facet, JobId, LetterId, Millis, Phase, Timer, TimerKind};
+use crate::domain::{Account, BatchId, EventGroup, Facet, JobId, LetterId, Millis, Phase, Timer, TimerKind};
 
 use super::{Error, Sequence};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcgvuy";
+pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcgvuysp";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const COMMITS: &[u8] = b"n";
@@ -424,6 +426,52 @@ pub(super) fn event_group_of(key: &[u8]) -> Result<EventGroup, Error> {
     let name = key.get(EVENT_GROUPS.len()..).and_then(|name| std::str::from_utf8(name).ok());
     let group = name.and_then(|name| name.parse().ok());
     group.ok_or_else(|| Error::Corrupt("a group of readers has no name that one can have".to_owned()))
+}
+
+pub(super) const BALANCES: &[u8] = b"s";
+pub(super) const CHARGES: &[u8] = b"p";
+
+pub(super) fn balance(account: &Account) -> Vec<u8> {
+    let kind = match account {
+        Account::User(_) => 0,
+        Account::Organisation(_) => 1,
+    };
+    [BALANCES, &[kind], account.id().as_bytes()].concat()
+}
+
+/// The first key behind all balances.
+pub(super) fn balances_end() -> Vec<u8> {
+    vec![BALANCES[0] + 1]
+}
+
+/// The account whose balance has this key.
+pub(super) fn account_of(key: &[u8]) -> Result<Account, Error> {
+    let corrupt = || Error::Corrupt("a balance is nobody's".to_owned());
+    let (kind, id) = key.get(BALANCES.len()..).and_then(|rest| rest.split_first()).ok_or_else(corrupt)?;
+    let id = std::str::from_utf8(id).map_err(|_| corrupt())?.to_owned();
+    match kind {
+        0 => Ok(Account::User(id)),
+        1 => Ok(Account::Organisation(id)),
+        _ => Err(corrupt()),
+    }
+}
+
+/// Where the charges for a batch lie.
+pub(super) fn charges(id: BatchId) -> Vec<u8> {
+    of_batch(CHARGES[0], id)
+}
+
+pub(super) fn charge(id: BatchId, version: u64) -> Vec<u8> {
+    let mut key = charges(id);
+    key.extend_from_slice(&version.to_be_bytes());
+    key
+}
+
+/// The batch that was charged for, and the version that it came to.
+pub(super) fn charge_of(key: &[u8]) -> Result<(BatchId, u64), Error> {
+    let (head, version) =
+        key.split_last_chunk::<8>().ok_or_else(|| Error::Corrupt("a charge's key is too short".to_owned()))?;
+    Ok((batch_of(head)?, u64::from_be_bytes(*version)))
 }
 
 pub(super) fn content_part(hash: &[u8; 32], part: u32) -> Vec<u8> {

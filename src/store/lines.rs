@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::stored::{
-    StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredJob, StoredLate, StoredLetter,
-    StoredMember, StoredMessage, StoredPlace, StoredResult,
+    StoredAnswer, StoredAttempt, StoredBalance, StoredBatch, StoredCharge, StoredDetails, StoredEssay, StoredJob,
+    StoredLate, StoredLetter, StoredMember, StoredMessage, StoredPlace, StoredResult,
 };
 use super::{Error, codec};
 
@@ -18,7 +18,7 @@ use super::{Error, codec};
 pub(super) const BACKUP_VERSION: u32 = 1;
 
 /// The prefixes of the keys that a backup has, in its order, with their names there.
-pub(super) const KINDS: [(u8, &str); 13] = [
+pub(super) const KINDS: [(u8, &str); 15] = [
     (b'b', "batch"),
     (b'd', "details"),
     (b'e', "essays"),
@@ -32,6 +32,8 @@ pub(super) const KINDS: [(u8, &str); 13] = [
     (b'm', "retry_job_batch"),
     (b'z', "dead_letter"),
     (b'y', "event_group"),
+    (b's', "balance"),
+    (b'p', "charge"),
 ];
 
 /// One line of a backup.
@@ -97,6 +99,8 @@ pub(super) fn to_json(prefix: u8, stored: &[u8]) -> Result<Value, Error> {
         b'm' => plain::<StoredMember>(stored),
         b'z' => plain::<StoredLetter>(stored),
         b'y' => plain::<StoredPlace>(stored),
+        b's' => plain::<StoredBalance>(stored),
+        b'p' => plain::<StoredCharge>(stored),
         b'k' | b'h' => {
             let (expires, rest) = stored.split_first_chunk().ok_or_else(|| corrupt("a key without its expiry"))?;
             let expires = u64::from_be_bytes(*expires);
@@ -128,6 +132,8 @@ pub(super) fn from_json(prefix: u8, value: Value) -> Result<Vec<u8>, Error> {
         b'm' => stored::<StoredMember>(value),
         b'z' => stored::<StoredLetter>(value),
         b'y' => stored::<StoredPlace>(value),
+        b's' => stored::<StoredBalance>(value),
+        b'p' => stored::<StoredCharge>(value),
         b'k' => {
             let expires = value.get("expires").and_then(Value::as_u64);
             Ok(expires.ok_or_else(|| corrupt("a key without its expiry"))?.to_be_bytes().to_vec())

@@ -51,6 +51,9 @@ impl Store {
                 }
             }
         }
+        for key in self.shared.state.scan_prefix(keys::charges(id)).keys() {
+            commit.delete(key.map_err(failed)?.to_vec());
+        }
         let (owner, registered_at) = (&batch.details.user_id, batch.details.registered_at);
         for facet in batch.facets() {
             commit.delete(keys::listed(&keys::listing(owner, facet), registered_at, id));

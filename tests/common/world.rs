@@ -8,8 +8,8 @@ use rephase::contract::requests::BatchRegistrationRequest;
 use rephase::contract::{BatchStatus, ErrorCode, EssayRef, PipelineExecutionStatus, StorageReferences, Topic};
 use rephase::domain::step::{Data, NewEssay, Outgoing, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{
-    Attempt, Batch, BatchId, Category, Context, Effect, EssayResult, Input, Millis, Phase, PhaseError, PhaseRecord,
-    Rejected, RetryPolicy, Rules, Slot, Step, Timer, step,
+    Attempt, Batch, BatchId, Category, Context, Effect, EssayResult, Funds, Input, Millis, Phase, PhaseError,
+    PhaseRecord, Rejected, RetryPolicy, Rules, Slot, Step, Timer, step,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -92,6 +92,8 @@ pub struct World {
     pub rules: Rules,
     /// How many inputs there were. Their correlation ids count with it.
     pub inputs: u32,
+    /// What there is to pay with, which nothing is taken from.
+    pub funds: Funds,
     /// What each phase's ledger holds, oldest first.
     pub ledger: BTreeMap<Phase, Vec<Attempt>>,
     /// The timers that are armed.
@@ -108,6 +110,7 @@ impl World {
             now: START,
             up_since: START,
             rules: rules(),
+            funds: Funds::Unlimited,
             inputs: 0,
             ledger: BTreeMap::new(),
             armed: Vec::new(),
@@ -215,7 +218,8 @@ impl World {
         let now = self.now.plus(TICK_MS);
         let (up_since, origin) = (self.up_since, std::sync::Arc::default());
         let correlation_id = self.correlation_id();
-        let context = Context { now, up_since, correlation_id, origin: &origin, rules: &self.rules };
+        let (rules, funds) = (&self.rules, self.funds);
+        let context = Context { now, up_since, correlation_id, origin: &origin, rules, funds };
         step(self.batch.as_ref(), input, &context)
     }
 
@@ -263,6 +267,7 @@ impl World {
         match effect {
             Effect::Publish(outgoing) => self.published.push((**outgoing).clone()),
             Effect::Show(outgoing) => assert!(matches!(outgoing.data, Data::PhaseOutcome(_)), "{outgoing:?}"),
+            Effect::Charge { cost, .. } => assert!(cost.total() <= self.funds.available(), "more than there is"),
             Effect::RecordAttempt { phase, attempt } => {
                 let attempts = self.ledger.entry(*phase).or_default();
                 attempts.push((**attempt).clone());
@@ -392,6 +397,7 @@ pub fn published(effects: &[Effect]) -> Vec<&Outgoing> {
         .filter_map(|effect| match effect {
             Effect::Publish(outgoing) => Some(&**outgoing),
             Effect::Show(_)
+            | Effect::Charge { .. }
             | Effect::RecordAttempt { .. }
             | Effect::ArmTimer(_)
             | Effect::DisarmTimer(_)
@@ -432,6 +438,7 @@ fn command(outgoing: &Outgoing) -> Option<Command> {
         | Data::AssociationsConfirmed(_)
         | Data::EssaysReady(_)
         | Data::Notification(_)
+        | Data::PipelineDenied(_)
         | Data::PhaseOutcome(_) => return None,
     };
     let data = serde_json::to_value(&outgoing.data).expect("a command is JSON");
@@ -466,6 +473,7 @@ pub fn completions(effects: &[Effect]) -> Vec<&BatchPipelineCompleted> {
             | Data::StudentMatching(_)
             | Data::AssociationsConfirmed(_)
             | Data::EssaysReady(_)
+            | Data::PipelineDenied(_)
             | Data::PhaseOutcome(_) => None,
         })
         .collect()
@@ -495,6 +503,7 @@ pub fn provisionings(effects: &[Effect]) -> Vec<&BatchContentProvisioningComplet
             | Data::StudentMatching(_)
             | Data::AssociationsConfirmed(_)
             | Data::EssaysReady(_)
+            | Data::PipelineDenied(_)
             | Data::PhaseOutcome(_) => None,
         })
         .collect()
@@ -509,6 +518,7 @@ pub fn timers(effects: &[Effect]) -> (Vec<Timer>, Vec<Timer>) {
             Effect::DisarmTimer(timer) => disarmed.push(*timer),
             Effect::Publish(_)
             | Effect::Show(_)
+            | Effect::Charge { .. }
             | Effect::RecordAttempt { .. }
             | Effect::Recall { .. }
             | Effect::TellOwner(_) => {}
@@ -525,6 +535,7 @@ pub fn recorded(effects: &[Effect]) -> Vec<(Phase, u32)> {
             Effect::RecordAttempt { phase, attempt } => Some((*phase, attempt.number)),
             Effect::Publish(_)
             | Effect::Show(_)
+            | Effect::Charge { .. }
             | Effect::ArmTimer(_)
             | Effect::DisarmTimer(_)
             | Effect::Recall { .. }

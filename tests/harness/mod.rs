@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rephase::app::{self, Access, App, DataDirectory, Limits, Options, Tls};
 use rephase::clock::{Clock, ManualClock};
 use rephase::contract::{Headers, Message, Topic};
-use rephase::domain::{Millis, RetryPolicy, Rules};
+use rephase::domain::{Balances, Millis, RetryPolicy, Rules};
 use rephase::worker::{self, Faults, Runner, StudentMatching};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -179,6 +179,7 @@ pub struct Setup {
     pub student_matching: StudentMatching,
     pub rules: Rules,
     pub pipeline_limit: u32,
+    pub credits: Value,
     pub retain_ms: Option<u64>,
     pub retain_events: u64,
     pub limits: Limits,
@@ -202,6 +203,7 @@ impl Default for Setup {
             student_matching: StudentMatching::default(),
             rules: no_automatic_retry(),
             pipeline_limit: 0,
+            credits: json!({}),
             retain_ms: None,
             retain_events: 10_000,
             limits: Limits::default(),
@@ -261,6 +263,7 @@ pub async fn start_app(setup: Setup, clock: Clock) -> anyhow::Result<App> {
             journal_bytes: setup.journal_bytes,
             rules: setup.rules,
             pipeline_limit: setup.pipeline_limit,
+            credits: Balances::parse(&setup.credits.to_string()).expect("valid credits"),
             retain_ms: setup.retain_ms,
             retain_events: setup.retain_events,
             workers,
@@ -420,14 +423,15 @@ pub fn damage(directory: &Path, batch: &str) {
 }
 
 /// A store with something of everything: what failed, runs, waits and was cancelled, a bulk retry in its middle, a
-/// dead letter, keys.
+/// dead letter, keys, credits.
 pub async fn fill(directory: &Path) {
     let faults = json!([
         { "phase": "nlp", "attempts": [1], "essays": [0], "error_code": "NLP_SERVICE_ERROR", "category": "permanent" },
         { "phase": "cj_assessment", "error_code": "TIMEOUT", "retry_after_ms": 60_000 },
         { "phase": "ai_feedback", "delay_ms": 60_000 },
     ]);
-    let setup = Setup { data: kept(directory), faults, rules: Rules::default(), ..Setup::default() };
+    let credits = json!({ "users": { OWNER: 100 } });
+    let setup = Setup { data: kept(directory), faults, rules: Rules::default(), credits, ..Setup::default() };
     let server = Server::start(setup).await;
     let client = &server.client;
     client.registered_batch(2).await;

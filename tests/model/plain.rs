@@ -175,6 +175,7 @@ impl Plain {
             Input::Register(_)
             | Input::EssaysReady
             | Input::AssociationsConfirmed { .. }
+            | Input::DenyPipeline { .. }
             | Input::StudentValidationExpired => Refused,
             Input::ProvideEssays { by, essays } => self.provide(by, essays),
             Input::ContentProvisioned { essays } => self.content_provisioned(essays),

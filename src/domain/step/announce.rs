@@ -11,7 +11,7 @@ use crate::contract::commands::{
 use crate::contract::enums::ValidationMethod;
 use crate::contract::events::{
     BatchContentProvisioningCompleted, BatchEssaysReady, BatchEssaysRegistered, BatchPhaseOutcome,
-    BatchPipelineCompleted, PhaseSkipped, StudentAssociation, StudentAssociationsConfirmed,
+    BatchPipelineCompleted, PhaseSkipped, PipelineDenied, StudentAssociation, StudentAssociationsConfirmed,
     TeacherNotificationRequested,
 };
 use crate::contract::notifications::Payload;
@@ -44,6 +44,8 @@ pub enum Data {
     PhaseSkipped(PhaseSkipped),
     /// No phase is left to run.
     PipelineCompleted(BatchPipelineCompleted),
+    /// A pipeline was denied.
+    PipelineDenied(PipelineDenied),
     /// One line for the owner.
     Notification(TeacherNotificationRequested<Payload>),
     /// Run the spellcheck.
@@ -73,6 +75,7 @@ impl Data {
             Self::ContentProvisioned(_) => Topic::BatchContentProvisioningCompleted,
             Self::PhaseSkipped(_) => Topic::BatchPhaseSkipped,
             Self::PipelineCompleted(_) => Topic::BatchPipelineCompleted,
+            Self::PipelineDenied(_) => Topic::PipelineDenied,
             Self::Notification(_) => Topic::TeacherNotificationRequested,
             Self::Spellcheck(_) => Topic::BatchSpellcheckInitiateCommand,
             Self::CjAssessment(_) => Topic::BatchCjAssessmentInitiateCommand,
@@ -93,7 +96,7 @@ impl Data {
             Self::ContentProvisioned(_) | Self::PhaseOutcome(_) | Self::EssaysReady(_) => services::LIFECYCLE,
             Self::AssociationsConfirmed(_) => services::CLASSES,
             Self::PhaseSkipped(_) => services::CONDUCTOR,
-            Self::PipelineCompleted(_) | Self::Notification(_) => services::ORCHESTRATOR,
+            Self::PipelineCompleted(_) | Self::PipelineDenied(_) | Self::Notification(_) => services::ORCHESTRATOR,
             Self::Spellcheck(_)
             | Self::CjAssessment(_)
             | Self::Nlp(_)

@@ -5,6 +5,7 @@
 
 mod announce;
 mod cancel;
+mod denial;
 mod lease;
 mod notify;
 mod outcome;
@@ -20,12 +21,14 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use announce::{Data, Outgoing};
+pub use denial::denied;
 pub use lease::{Done, NewLease, ReturnedEssay, ReturnedText, ReturnedWork};
 pub use readiness::{NewEssay, Registration};
 pub use retry::{RetryPlan, RetryRequest, Selection};
 
 use super::attempt::{Attempt, Origin};
 use super::batch::Batch;
+use super::credits::{Cost, DenialReason, Funds};
 use super::errors::{PhaseError, RetryPolicy};
 use super::phase::{Phase, PhaseRecord, PhaseState};
 use super::rejection::Rejected;
@@ -79,6 +82,19 @@ pub enum Input {
         last: Phase,
         /// A prompt, where the batch has none.
         prompt: Option<PromptPayload>,
+    },
+    /// The gateway denies a pipeline, because its user asks for too many. Nothing comes of it but that it is told.
+    DenyPipeline {
+        /// Who asked.
+        by: String,
+        /// The phase asked for.
+        last: Phase,
+        /// Whether it was the retry of that phase, which costs nothing.
+        is_retry: bool,
+        /// How many there can be in a minute.
+        limit: u32,
+        /// When the next can be, in milliseconds from now.
+        wait_ms: u64,
     },
     /// A phase shall run again, alone.
     RetryPhase(RetryRequest),
@@ -192,6 +208,8 @@ pub struct Context<'a> {
     pub origin: &'a Arc<Origin>,
     /// What is configured.
     pub rules: &'a Rules,
+    /// What there is to pay a pipeline with.
+    pub funds: Funds,
 }
 
 /// The configurable rules.
@@ -239,6 +257,13 @@ pub enum Effect {
     Publish(Box<Outgoing>),
     /// Show a message to whoever watches. No consumer gets it, because what it would do is this very step.
     Show(Box<Outgoing>),
+    /// Charge whoever the funds were of.
+    Charge {
+        /// The phase asked for.
+        requested: Phase,
+        /// How much.
+        cost: Cost,
+    },
     /// Add an attempt that has ended to the ledger.
     RecordAttempt {
         /// Its phase.
@@ -319,6 +344,7 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
             | Input::StudentValidationExpired
             | Input::AmendPrompt { .. }
             | Input::RequestPipeline { .. }
+            | Input::DenyPipeline { .. }
             | Input::RetryPhase(_)
             | Input::Cancel { .. }
             | Input::PhaseStarted { .. }
@@ -342,6 +368,9 @@ pub fn step(batch: Option<&Batch>, input: Input, context: &Context<'_>) -> Resul
         Input::StudentValidationExpired => draft.student_validation_expired()?,
         Input::AmendPrompt { by, student_prompt_ref } => draft.amend_prompt(&by, student_prompt_ref)?,
         Input::RequestPipeline { by, last, prompt } => draft.request_pipeline(&by, last, prompt)?,
+        Input::DenyPipeline { by, last, is_retry, limit, wait_ms } => {
+            return Err(draft.deny_pipeline(&by, last, is_retry, DenialReason::RateLimitExceeded { limit, wait_ms }));
+        }
         Input::RetryPhase(request) => draft.retry_phase(request)?,
         Input::Cancel { by, reason } => draft.cancel(&by, &reason)?,
         Input::PhaseStarted { phase, attempt } => draft.phase_started(phase, attempt)?,

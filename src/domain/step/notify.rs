@@ -51,7 +51,13 @@ impl Draft<'_> {
     }
 
     /// Tells the owner; what a run has come to, or what this input has caused.
-    fn notify(&mut self, payload: Payload, priority: NotificationPriority, action_required: bool, run: Option<&Run>) {
+    pub(super) fn notify(
+        &mut self,
+        payload: Payload,
+        priority: NotificationPriority,
+        action_required: bool,
+        run: Option<&Run>,
+    ) {
         let correlation_id = run.map_or(self.context.correlation_id, |run| run.correlation_id);
         let notification = TeacherNotificationRequested {
             teacher_id: self.batch.details.user_id.clone(),

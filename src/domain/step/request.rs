@@ -8,9 +8,9 @@ use crate::contract::requests::PromptPayload;
 use crate::contract::{BatchStatus, Text};
 use crate::domain::attempt::Scope;
 use crate::domain::batch::Run;
+use crate::domain::credits::Quote;
 use crate::domain::needs_prompt;
 use crate::domain::phase::{Phase, PhaseState};
-use crate::domain::pipeline::with_dependencies;
 use crate::domain::rejection::Rejected;
 
 impl Draft<'_> {
@@ -28,13 +28,13 @@ impl Draft<'_> {
         if let Some(prompt) = prompt {
             self.take_prompt(prompt)?;
         }
-        let (completed, queue): (Vec<_>, Vec<_>) =
-            with_dependencies(last).into_iter().partition(|&phase| self.batch.has_completed(phase));
+        let Quote { phases: queue, completed, cost } = self.batch.quote(last);
         if !self.batch.details.has_prompt()
             && let Some(&phase) = queue.iter().find(|&&phase| needs_prompt(phase))
         {
             return Err(Rejected::PromptMissing { phase });
         }
+        self.charge(last, cost)?;
         for phase in completed {
             self.announce_skip(phase);
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 mod attempt;
+mod credits;
 mod job;
 mod letter;
 mod message;
@@ -24,6 +25,7 @@ use crate::domain::{
 };
 use attempt::{Runs, StoredError, StoredOrigin};
 pub(in crate::store) use attempt::{StoredAttempt, StoredLate};
+pub(in crate::store) use credits::{StoredBalance, StoredCharge};
 pub(in crate::store) use job::{StoredJob, StoredMember};
 pub(in crate::store) use letter::StoredLetter;
 pub use message::StoredAnswer;

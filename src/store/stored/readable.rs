@@ -2,7 +2,9 @@
 //! on bytes of any kind.
 
 use super::{StoredAnswer, StoredBatch, StoredDetails, StoredEssay, StoredResult, parse};
-use super::{StoredAttempt, StoredJob, StoredLate, StoredLetter, StoredMember, StoredMessage};
+use super::{
+    StoredAttempt, StoredBalance, StoredCharge, StoredJob, StoredLate, StoredLetter, StoredMember, StoredMessage,
+};
 use crate::contract::BatchStatus;
 use crate::domain::LetterId;
 use crate::store::{Error, codec};
@@ -30,6 +32,8 @@ pub fn readable(prefix: u8, bytes: &[u8]) -> Result<(), Error> {
         b'j' => codec::decode::<StoredJob>(bytes)?.into_job().map(drop),
         b'm' => codec::decode::<StoredMember>(bytes).map(|member| drop(member.into_member())),
         b'z' => codec::decode::<StoredLetter>(bytes)?.into_letter(LetterId(uuid::Uuid::nil())).map(drop),
+        b's' => codec::decode::<StoredBalance>(bytes).map(drop),
+        b'p' => codec::decode::<StoredCharge>(bytes)?.into_charge().map(drop),
         _ => Err(Error::Corrupt("no encoded value is stored under such keys".to_owned())),
     }
 }

@@ -3,6 +3,7 @@
 //! Every key has a known shape and every value decodes; records are legal, with their ledgers; timers, listings and
 //! expiries are exactly those that the records ask for; nothing belongs to a batch that is not there.
 
+mod credits;
 mod events;
 mod indexes;
 mod queues;
@@ -38,6 +39,10 @@ pub struct Checked {
     pub contents: u64,
     /// Events in the log.
     pub events: u64,
+    /// Balances of credits.
+    pub balances: u64,
+    /// Pipelines that were charged for.
+    pub charges: u64,
     /// What is wrong.
     pub violations: u64,
 }
@@ -75,6 +80,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
     check.ages()?;
     check.contents()?;
     check.events()?;
+    check.credits()?;
     Ok(check.checked)
 }
 
