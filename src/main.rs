@@ -9,11 +9,8 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // The demo tells its own story; its server only has to say what went wrong unexpectedly.
-    let default_level = match arguments.command {
-        Command::Serve(_) => "info",
-        Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => "error",
-    };
+    // All but the server tell their own story; a server inside of them only has to say what went wrong unexpectedly.
+    let default_level = if matches!(arguments.command, Command::Serve(_)) { "info" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
     let is_terminal = std::io::stderr().is_terminal();
     // A log that cannot be written is no reason to stop working.

@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("worker", &["contract", "crash", "domain", "bus", "clock", "engine"]),
     ("http", &["contract", "domain", "engine"]),
     ("app", &["clock", "domain", "store", "engine", "http", "worker"]),
-    ("cli", &["app", "clock", "domain", "worker"]),
+    ("cli", &["app", "clock", "contract", "domain", "worker"]),
     ("fixture", &["app", "clock", "contract", "domain", "engine", "http"]),
 ];
 
