@@ -83,7 +83,7 @@ async fn list_letters(session: &Session, arguments: &ListArguments) -> Result<()
     let output = &session.output;
     let query = [("state", &arguments.state), ("topic", &arguments.topic)];
     let query = query.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name, value))).collect();
-    let mut table = Table::new(&["LETTER", "STATE", "TOPIC", "KEY", "REFUSED", "LAST", "ERROR"]);
+    let mut table = Table::new(&["LETTER", "STATE", "TOPIC", "LAST", "ERROR"]);
     let has_more = pages(&session.client, &DEAD_LETTER, query, arguments.limit, |letter| {
         if output.is_json {
             output.json(letter);
@@ -92,8 +92,6 @@ async fn list_letters(session: &Session, arguments: &ListArguments) -> Result<()
                 cell(text(&letter["id"])),
                 status(&text(&letter["state"])),
                 cell(text(&letter["topic"])),
-                cell(text(&letter["key"])),
-                cell(format!("{}x", text(&letter["attempts"]))),
                 cell(time(&letter["last_at"])),
                 toned(Tone::Bad, text(&letter["error"])),
             ]);
@@ -102,7 +100,7 @@ async fn list_letters(session: &Session, arguments: &ListArguments) -> Result<()
     });
     let has_more = has_more.await?;
     if !table.is_empty() {
-        output.table(&table);
+        output.table(table);
     } else if !output.is_json {
         remark(output.is_json, "there is no such dead letter");
     }
@@ -135,7 +133,7 @@ async fn show(session: &Session, letter: &str) -> Result<(), Failure> {
         ]);
     }
     output.gap();
-    output.table(&table);
+    output.table(table);
     output.gap();
     let envelope = &letter["message"]["envelope"];
     let pretty = serde_json::to_string_pretty(envelope).unwrap_or_default();
@@ -172,7 +170,7 @@ async fn decide(session: &Session, decided: &Decided, decision: &str) -> Result<
         }
     }
     if !table.is_empty() {
-        output.table(&table);
+        output.table(table);
     } else if !output.is_json {
         remark(output.is_json, "there is no such dead letter");
     }

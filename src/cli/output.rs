@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{Attribute, Color, ColumnConstraint, ContentArrangement, presets};
+use comfy_table::{Attribute, Color, ColumnConstraint, ContentArrangement, Width, presets};
 use serde_json::Value;
 
 use super::failure::Failure;
@@ -134,9 +134,9 @@ impl Output {
         self.note(writeln!(io::stdout()));
     }
 
-    pub(super) fn table(&self, table: &Table) {
+    pub(super) fn table(&self, table: Table) {
         // Whether anybody sees colours is decided by the stream, which knows of terminals and of NO_COLOR.
-        for line in table.0.lines() {
+        for line in table.fitted().lines() {
             self.note(writeln!(anstream::stdout(), "{}", line.trim_end()));
         }
     }
@@ -163,24 +163,39 @@ impl Output {
 }
 
 /// A table for people.
-pub(super) struct Table(comfy_table::Table);
+pub(super) struct Table {
+    table: comfy_table::Table,
+    /// The longest word of each column, in characters.
+    words: Vec<usize>,
+}
+
+/// Up to how many characters a word is not broken, where a table is too wide.
+const WHOLE_WORD: usize = 13;
+
+/// Below which width columns stand closer.
+const NARROW: u16 = 110;
 
 /// A cell of a table.
-pub(super) struct Entry(Tone, String);
+pub(super) struct Entry {
+    tone: Tone,
+    text: String,
+    /// Where a line may be broken that is too long.
+    breaks_at: char,
+}
 
 /// A cell that says nothing but its text.
 pub(super) fn cell(text: impl Into<String>) -> Entry {
-    Entry(Tone::Plain, text.into())
+    toned(Tone::Plain, text)
 }
 
 /// A cell that means something.
 pub(super) fn toned(tone: Tone, text: impl Into<String>) -> Entry {
-    Entry(tone, text.into())
+    Entry { tone, text: text.into(), breaks_at: ' ' }
 }
 
 /// A cell with a status.
 pub(super) fn status(status: &str) -> Entry {
-    Entry(Tone::of_status(status), status.to_owned())
+    Entry { tone: Tone::of_status(status), text: status.to_owned(), breaks_at: '_' }
 }
 
 impl Table {
@@ -188,30 +203,46 @@ impl Table {
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).enforce_styling();
         table.set_header(header.iter().map(|name| comfy_table::Cell::new(name).add_attribute(Attribute::Bold)));
-        // What a row is about is copied from the terminal, and is not broken over lines.
-        if let Some(first) = table.column_mut(0) {
-            first.set_constraint(ColumnConstraint::ContentWidth);
-        }
-        Self(table)
+        table.style_text_only();
+        Self { table, words: header.iter().map(|name| name.len()).collect() }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Entry>) {
-        let shown = |Entry(tone, text): Entry| {
-            let cell = comfy_table::Cell::new(plain(&text));
-            match tone {
+        let mut row = comfy_table::Row::new();
+        for (Entry { tone, text, breaks_at }, longest) in cells.into_iter().zip(&mut self.words) {
+            let text = plain(&text);
+            let words = text.split(breaks_at).map(|word| word.chars().count());
+            *longest = words.fold(*longest, usize::max);
+            let cell = comfy_table::Cell::new(text).set_delimiter(breaks_at);
+            row.add_cell(match tone {
                 Tone::Plain => cell,
-                Tone::Good => cell.fg(Color::Green),
-                Tone::Bad => cell.fg(Color::Red),
-                Tone::Moving => cell.fg(Color::Cyan),
+                Tone::Good => cell.fg(Color::DarkGreen),
+                Tone::Bad => cell.fg(Color::DarkRed),
+                Tone::Moving => cell.fg(Color::DarkCyan),
                 Tone::Dim => cell.add_attribute(Attribute::Dim),
                 Tone::Bold => cell.add_attribute(Attribute::Bold),
-            }
-        };
-        self.0.add_row(cells.into_iter().map(shown));
+            });
+        }
+        self.table.add_row(row);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.table.is_empty()
+    }
+
+    /// The table for the terminal as it is. What a row is about is copied from there, and is not broken over lines.
+    fn fitted(mut self) -> comfy_table::Table {
+        let gap = if self.table.width().is_some_and(|width| width < NARROW) { 1 } else { 2 };
+        for (index, column) in self.table.column_iter_mut().enumerate() {
+            column.set_padding((0, gap));
+            let word = self.words[index].min(WHOLE_WORD);
+            let least = Width::Fixed(u16::try_from(word).unwrap_or(u16::MAX).saturating_add(gap));
+            column.set_constraint(match index {
+                0 => ColumnConstraint::ContentWidth,
+                _ => ColumnConstraint::LowerBoundary(least),
+            });
+        }
+        self.table
     }
 }
 

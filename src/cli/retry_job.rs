@@ -165,13 +165,13 @@ fn preview(session: &Session, answer: &Value) {
         ]);
     }
     if !table.is_empty() {
-        output.table(&table);
+        output.table(table);
     }
 }
 
 async fn list_jobs(session: &Session, limit: usize) -> Result<(), Failure> {
     let output = &session.output;
-    let mut table = Table::new(&["JOB", "STATUS", "PHASE", "BATCHES", "CREATED", "ENDED", "REASON"]);
+    let mut table = Table::new(&["JOB", "STATUS", "PHASE", "BATCHES", "CREATED", "REASON"]);
     let has_more = pages(&session.client, &RETRY_JOB, Vec::new(), limit, |job| {
         if output.is_json {
             output.json(job);
@@ -182,7 +182,6 @@ async fn list_jobs(session: &Session, limit: usize) -> Result<(), Failure> {
                 cell(text(&job["phase"])),
                 cell(text(&job["total"])),
                 cell(time(&job["created_at"])),
-                cell(time(&job["ended_at"])),
                 cell(text(&job["reason"])),
             ]);
         }
@@ -190,7 +189,7 @@ async fn list_jobs(session: &Session, limit: usize) -> Result<(), Failure> {
     });
     let has_more = has_more.await?;
     if !table.is_empty() {
-        output.table(&table);
+        output.table(table);
     } else if !output.is_json {
         remark(output.is_json, "there is no retry job");
     }
@@ -240,14 +239,17 @@ async fn show(session: &Session, job: &str) -> Result<(), Failure> {
         ]);
     }
     output.gap();
-    output.table(&table);
+    output.table(table);
     Ok(())
 }
 
+/// How many of its batches stand where; nowhere is left out, but for those that were retried.
 fn counts(job: &Value) -> String {
     let counts = &job["counts"];
-    let of = |name: &str| format!("{} {name}", text(&counts[name]));
-    ["retried", "waiting", "moved", "refused"].map(of).join(", ")
+    let is_told = |name: &&&str| **name == "retried" || counts[**name] != 0;
+    let told = ["retried", "waiting", "moved", "refused"];
+    let told: Vec<_> = told.iter().filter(is_told).map(|name| format!("{} {name}", text(&counts[name]))).collect();
+    told.join(", ")
 }
 
 async fn watch(session: &Session, job: &str) -> Result<(), Failure> {

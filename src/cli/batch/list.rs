@@ -7,7 +7,7 @@ use super::super::common::Session;
 use super::super::failure::Failure;
 use super::super::filter::{FilterArguments, phase};
 use super::super::ids::{BATCH, pages};
-use super::super::output::{Entry, Table, Tone, cell, remark, status, toned};
+use super::super::output::{Entry, Table, cell, remark, status};
 use super::super::values::{NOTHING, list, text, time};
 use crate::domain::Phase;
 
@@ -27,7 +27,7 @@ pub(super) struct ListArguments {
 pub(super) async fn run(session: &Session, arguments: &ListArguments) -> Result<(), Failure> {
     let mut query = arguments.filter.members();
     query.extend(arguments.phase.clone().map(|phase| ("phase", phase)));
-    let mut table = Table::new(&["BATCH", "STATUS", "COURSE", "ESSAYS", "REGISTERED", "PHASES", "NOTE"]);
+    let mut table = Table::new(&["BATCH", "STATUS", "ESSAYS", "REGISTERED", "PHASES"]);
     let output = &session.output;
     let has_more = pages(&session.client, &BATCH, query, arguments.limit, |batch| {
         if output.is_json {
@@ -39,7 +39,7 @@ pub(super) async fn run(session: &Session, arguments: &ListArguments) -> Result<
     });
     let has_more = has_more.await?;
     if !output.is_json && !table.is_empty() {
-        output.table(&table);
+        output.table(table);
     } else if !output.is_json {
         remark(output.is_json, "there is no such batch; `rephase batch submit` makes one");
     }
@@ -49,15 +49,14 @@ pub(super) async fn run(session: &Session, arguments: &ListArguments) -> Result<
     Ok(())
 }
 
-fn row(batch: &Value) -> [Entry; 7] {
+fn row(batch: &Value) -> [Entry; 5] {
+    let (course, received) = (text(&batch["course_code"]), text(&batch["essays_received"]));
     [
         cell(text(&batch["batch_id"])),
         status(&text(&batch["status"])),
-        cell(text(&batch["course_code"])),
-        cell(format!("{}/{}", text(&batch["essays_received"]), text(&batch["expected_essay_count"]))),
+        cell(format!("{course} {received}/{}", text(&batch["expected_essay_count"]))),
         cell(time(&batch["registered_at"])),
-        cell(phases(&batch["phases"])),
-        note(batch),
+        cell(format!("{}{}", phases(&batch["phases"]), note(batch))),
     ]
 }
 
@@ -80,10 +79,10 @@ fn phases(phases: &Value) -> String {
     if named.is_empty() { NOTHING.to_owned() } else { named.join("  ") }
 }
 
-fn note(batch: &Value) -> Entry {
-    let stuck = batch["stuck_since"].is_string().then(|| "stuck".to_owned());
+/// What is not as it should be.
+fn note(batch: &Value) -> String {
     let stale: Vec<_> = list(&batch["stale"]).iter().map(text).collect();
-    let stale = (!stale.is_empty()).then(|| format!("stale: {}", stale.join(", ")));
-    let notes: Vec<_> = [stuck, stale].into_iter().flatten().collect();
-    toned(Tone::Bad, notes.join("; "))
+    let stale = (!stale.is_empty()).then(|| format!(" (stale: {})", stale.join(", ")));
+    let stuck = batch["stuck_since"].is_string().then(|| " (stuck)".to_owned());
+    [stuck, stale].into_iter().flatten().collect()
 }

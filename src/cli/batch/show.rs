@@ -93,18 +93,9 @@ fn head(session: &Session, batch: &Value) {
 }
 
 fn show_phases(session: &Session, phases: &[Shown<'_>], batch: &Value) {
-    let mut table = Table::new(&["PHASE", "STATUS", "CAME OUT", "FAILED", "OF", "ATTEMPTS", "WHAT WENT WRONG"]);
+    let mut table = Table::new(&["PHASE", "STATUS", "CAME OUT", "FAILED", "OF", "ATTEMPTS"]);
     for Shown { name, detail, attempts } in phases {
         let counts = &detail["essay_counts"];
-        let info = &detail["error_info"];
-        let is_stale = list(&batch["stale"]).iter().any(|stale| stale == name);
-        let mut said: Vec<_> = [&info["error_code"], &info["category"], &info["message"]]
-            .into_iter()
-            .filter(|said| !said.is_null())
-            .map(text)
-            .collect();
-        said.extend(info["next_retry_at"].as_str().map(|_| format!("again at {}", time(&info["next_retry_at"]))));
-        said.extend(is_stale.then(|| "stale".to_owned()));
         table.row([
             cell(*name),
             status(&text(&detail["status"])),
@@ -112,11 +103,27 @@ fn show_phases(session: &Session, phases: &[Shown<'_>], batch: &Value) {
             cell(text(&counts["failed"])),
             cell(text(&counts["total"])),
             cell(attempts.len().to_string()),
-            cell(said.join(", ")),
         ]);
     }
     session.output.gap();
-    session.output.table(&table);
+    session.output.table(table);
+    // What is long stands below, where a terminal may break it as it likes.
+    for Shown { name, detail, .. } in phases {
+        let info = &detail["error_info"];
+        let is_stale = list(&batch["stale"]).iter().any(|stale| stale == name);
+        let mut said = said(info);
+        said.extend(info["next_retry_at"].as_str().map(|_| format!("again at {}", time(&info["next_retry_at"]))));
+        said.extend(is_stale.then(|| "stale".to_owned()));
+        if !said.is_empty() {
+            session.output.marked(Tone::Bad, &format!(" {name}:"), &said.join(", "));
+        }
+    }
+}
+
+/// What is said of an error.
+fn said(error: &Value) -> Vec<String> {
+    let members = ["error_code", "category", "message", "note"];
+    members.iter().map(|name| &error[name]).filter(|said| !said.is_null()).map(text).collect()
 }
 
 fn show_failures(session: &Session, phases: &[Shown<'_>]) {
@@ -131,21 +138,23 @@ fn show_failures(session: &Session, phases: &[Shown<'_>]) {
     }
     if !table.is_empty() {
         session.output.gap();
-        session.output.table(&table);
+        session.output.table(table);
     }
 }
 
 fn show_attempts(session: &Session, phases: &[Shown<'_>]) {
-    let header = ["ATTEMPT", "BY", "BECAUSE", "ASKED FOR", "WAITED", "TOOK", "ESSAYS", "ENDED", "ERROR"];
+    let header = ["ATTEMPT", "BY", "BECAUSE", "ASKED FOR", "WAITED", "TOOK", "ESSAYS", "ENDED"];
     let mut table = Table::new(&header);
-    let mut left_out = 0;
+    let (mut errors, mut left_out) = (Vec::new(), 0);
     for Shown { name, attempts, .. } in phases {
         left_out += attempts.len().saturating_sub(SHOWN_ATTEMPTS);
         for attempt in attempts.iter().skip(attempts.len().saturating_sub(SHOWN_ATTEMPTS)) {
             let trigger = text(&attempt["trigger"]);
             let reason = attempt["reason"].as_str().map_or(trigger.clone(), |reason| format!("{trigger}: {reason}"));
-            let errors = [&attempt["error_code"], &attempt["category"], &attempt["message"], &attempt["note"]];
-            let errors: Vec<_> = errors.into_iter().filter(|said| !said.is_null()).map(text).collect();
+            let said = said(attempt);
+            if !said.is_empty() {
+                errors.push((format!(" {name} {}:", text(&attempt["attempt"])), said.join(", ")));
+            }
             table.row([
                 cell(format!("{name} {}", text(&attempt["attempt"]))),
                 cell(text(&attempt["requested_by"])),
@@ -155,12 +164,14 @@ fn show_attempts(session: &Session, phases: &[Shown<'_>]) {
                 cell(took(&attempt["dispatched_at"], &attempt["ended_at"])),
                 cell(text(&attempt["essay_count"])),
                 attempt["outcome"].as_str().map_or_else(|| toned(Tone::Moving, "not yet"), status),
-                cell(errors.join(", ")),
             ]);
         }
     }
     session.output.gap();
-    session.output.table(&table);
+    session.output.table(table);
+    for (attempt, said) in errors {
+        session.output.marked(Tone::Bad, &attempt, &said);
+    }
     if left_out > 0 {
         session.output.toned(Tone::Dim, &format!("{left_out} earlier attempts are left out; --json has all of them"));
     }
