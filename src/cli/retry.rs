@@ -32,7 +32,7 @@ pub struct RetryArguments {
     /// Why; at most 500 characters.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// What has completed, too.
+    /// Run what has completed, too.
     #[arg(long)]
     force: bool,
     /// Run the completed phases below again after success.
