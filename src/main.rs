@@ -15,13 +15,8 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return fail(&format!("{error:#}")),
     };
-    // The demo tells its own story; its server only has to say what went wrong unexpectedly.
-    let default_level = match arguments.command {
-        Command::Serve(_) => "info",
-        Command::Config(_) | Command::Demo(_) | Command::Verify(_) | Command::Backup(_) | Command::Restore(_) => {
-            "error"
-        }
-    };
+    // All but the server tell their own story; a server inside of them only has to say what went wrong unexpectedly.
+    let default_level = if matches!(arguments.command, Command::Serve(_)) { "info" } else { "error" };
     arguments.log.start(default_level);
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

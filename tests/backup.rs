@@ -225,7 +225,7 @@ async fn the_commands_make_a_backup_and_a_directory_of_it() {
     assert_eq!(code, 0, "{errors}");
     let (code, _, errors) =
         rephase(&["backup".as_ref(), other.as_os_str(), "--url".as_ref(), "http://127.0.0.1:1".as_ref()]);
-    assert_eq!(code, 1);
+    assert_eq!(code, 6);
     assert!(errors.contains("is the server running?"), "{errors}");
     assert!(app::check_backup(&other).is_ok(), "the one that was there is still there");
     assert!(!elsewhere.path().join("stopped.jsonl.partial").exists());

@@ -56,7 +56,9 @@ async fn with_a_port_others_reach_the_same_server() {
     let fixture = Fixture::builder().with_port().start().await.expect("it starts");
     let batch = fixture.client("teacher-7").ready_batch(1).await.expect("ready");
     let url = format!("{}/v1/batches/{batch}/pipelines", fixture.url().expect("a port"));
-    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    // The client can do TLS and so wants to know with what.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client");
     let request = http.post(url).header("X-User-ID", "teacher-7").json(&json!({ "requested_pipeline": "nlp" }));
     assert_eq!(request.send().await.expect("answered").status(), 202);
     fixture.wait_for(batch, Client::CompletedSuccessfully).await.expect("over");

@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("worker", &["contract", "crash", "domain", "bus", "clock", "engine"]),
     ("http", &["contract", "domain", "engine", "tally"]),
     ("app", &["clock", "domain", "store", "engine", "http", "worker"]),
-    ("cli", &["app", "clock", "config", "domain", "worker"]),
+    ("cli", &["app", "clock", "config", "contract", "domain", "worker"]),
     ("config", &[]),
     ("fixture", &["app", "clock", "contract", "domain", "engine", "http"]),
 ];

@@ -7,14 +7,23 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use super::access::AccessArguments;
+use super::batch::BatchArguments;
+use super::common::Common;
+use super::dead_letter::DeadLetterArguments;
+use super::failure::EXIT_CODES;
+use super::health::HealthArguments;
 use super::log::LogArguments;
+use super::retry::RetryArguments;
+use super::retry_job::RetryJobArguments;
+use super::shell::{CompletionsArguments, ManArguments};
+use super::token::TokenArguments;
 use crate::config::Settings;
 use crate::domain::{Phase, RetryPolicy};
 use crate::worker::{NoRunner, Runner, StudentMatching};
 
 /// Runs batches of essays through pipelines of phases, and re-runs a single failed phase when asked.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -34,6 +43,17 @@ pub enum Command {
     Serve(Box<ServeArguments>),
     /// Show what is in force for serve, and where each value comes from. Exits with 1 where serve would not start.
     Config(Box<ConfigArguments>),
+    /// Batches: list, show, watch, submit, run a pipeline, cancel.
+    Batch(Box<BatchArguments>),
+    /// Run one phase of one batch again.
+    Retry(Box<RetryArguments>),
+    /// Bulk retries: create, list, show, watch, stop.
+    RetryJob(Box<RetryJobArguments>),
+    /// Messages that no consumer could handle: list, show, redrive, discard.
+    DeadLetter(Box<DeadLetterArguments>),
+    /// Ask a server how it is. Exits with 0 where it is healthy.
+    #[command(visible_alias = "ping")]
+    Health(HealthArguments),
     /// Write the state of a server, as it is at one moment, into a file.
     Backup(BackupArguments),
     /// Make a data directory out of a backup.
@@ -42,6 +62,12 @@ pub enum Command {
     Verify(VerifyArguments),
     /// Show a phase fail and be retried, with a sample class on a server of its own.
     Demo(DemoArguments),
+    /// Sign a token for development.
+    Token(TokenArguments),
+    /// Print the completions of a shell.
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write one for each command.
+    Man(ManArguments),
 }
 
 /// Arguments of `serve`.
@@ -149,12 +175,11 @@ pub struct BackupArguments {
     /// File to write; one that is there is replaced once the backup is whole.
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
-    /// Where the server is that runs.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
-    pub(super) url: String,
     /// Directory of a stopped server, in place of one that runs.
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     pub(super) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) common: Common,
 }
 
 /// Arguments of `restore`.
@@ -166,6 +191,9 @@ pub struct RestoreArguments {
     /// Directory to make; it must be empty, or not be there.
     #[arg(long, value_name = "DIR", default_value = "rephase-data")]
     pub(super) data_dir: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Arguments of `verify`.

@@ -6,21 +6,30 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use serde_json::json;
+
 use super::args::{BackupArguments, RestoreArguments};
-use super::verify::as_text;
+use super::client::Client;
+use super::failure::Failure;
+use super::output::Output;
+use super::progress::Bars;
+use super::verify::{as_json, as_text};
 use crate::app::{self, Restored};
 use crate::clock::Clock;
 
-pub(super) async fn backup(arguments: BackupArguments) -> anyhow::Result<()> {
-    let BackupArguments { file, url, data_dir } = arguments;
+pub(super) async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
+    let BackupArguments { file, data_dir, common } = arguments;
     // What is there stays until the new one is whole.
     let partial = partial_of(&file);
     let written = match data_dir {
         Some(directory) => {
             let partial = partial.clone();
-            tokio::task::spawn_blocking(move || read_stopped(&directory, &partial)).await?
+            let spinner = Bars::new();
+            let _turning = spinner.spinner("the state is being read");
+            let read = tokio::task::spawn_blocking(move || read_stopped(&directory, &partial)).await;
+            read.context("the state could not be read").flatten().map_err(Failure::from)
         }
-        None => download(&url, &partial).await,
+        None => download(&common.client()?, &partial).await,
     };
     let finished = written.and_then(|()| {
         let created_at = app::check_backup(&partial).context("the backup did not come to its end")?;
@@ -32,8 +41,13 @@ pub(super) async fn backup(arguments: BackupArguments) -> anyhow::Result<()> {
         let _ = fs::remove_file(&partial);
     }
     let size = fs::metadata(&file).map_or(0, |metadata| metadata.len());
-    writeln!(io::stdout(), "{}: {size} bytes, as of {}", file.display(), finished?)?;
-    Ok(())
+    let (created_at, output) = (finished?, Output::new(common.json));
+    if output.is_json {
+        output.json(&json!({ "file": file.to_string_lossy(), "bytes": size, "created_at": created_at }));
+    } else {
+        output.line(&format!("{}: {size} bytes, as of {created_at}", file.display()));
+    }
+    output.finish()
 }
 
 fn partial_of(file: &Path) -> PathBuf {
@@ -67,27 +81,35 @@ fn read_stopped(directory: &Path, file: &Path) -> anyhow::Result<()> {
     finish(output)
 }
 
-async fn download(url: &str, file: &Path) -> anyhow::Result<()> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let asked = client.get(format!("{}/internal/v1/backup", url.trim_end_matches('/'))).send().await;
-    let mut response = asked.with_context(|| format!("{url} does not answer; is the server running?"))?;
-    if !response.status().is_success() {
-        let problem: serde_json::Value = response.json().await.unwrap_or_default();
-        anyhow::bail!("the server makes no backup: {}", problem["error"].as_str().unwrap_or("it does not say why"));
-    }
+async fn download(client: &Client, file: &Path) -> Result<(), Failure> {
+    let opened = client.open("/internal/v1/backup").await;
+    let mut response = opened.map_err(|failure| failure.hint("no backup was made"))?;
     let mut output = create(file)?;
+    let bars = Bars::new();
+    let bar = bars.bytes("backup");
     while let Some(chunk) = response.chunk().await.context("the backup was cut off")? {
         // Small writes into a buffer; a backup has nothing else to do meanwhile.
-        output.write_all(&chunk)?;
+        output.write_all(&chunk).context("the backup cannot be written")?;
+        bar.inc(chunk.len() as u64);
     }
-    finish(output)
+    Ok(finish(output)?)
 }
 
-pub(super) async fn restore(arguments: RestoreArguments) -> anyhow::Result<()> {
-    let RestoreArguments { file, data_dir } = arguments;
+pub(super) async fn restore(arguments: RestoreArguments) -> Result<(), Failure> {
+    let RestoreArguments { file, data_dir, json } = arguments;
     let directory = data_dir.clone();
-    let restored = tokio::task::spawn_blocking(move || app::restore(&directory, &file)).await?;
-    let Restored { created_at, checked } = restored?;
-    writeln!(io::stdout(), "{}: as of {created_at}; {}", data_dir.display(), as_text(&checked))?;
-    Ok(())
+    let bars = Bars::new();
+    let spinner = bars.spinner("the state is being made and checked");
+    let restored = tokio::task::spawn_blocking(move || app::restore(&directory, &file)).await;
+    spinner.finish_and_clear();
+    let Restored { created_at, checked } = restored.context("the backup could not be restored")??;
+    let output = Output::new(json);
+    if output.is_json {
+        output.json(&json!({
+            "data_dir": data_dir.to_string_lossy(), "created_at": created_at, "checked": as_json(&checked),
+        }));
+    } else {
+        output.line(&format!("{}: as of {created_at}; {}", data_dir.display(), as_text(&checked)));
+    }
+    output.finish()
 }

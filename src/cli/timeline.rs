@@ -3,8 +3,10 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::Style;
 use serde_json::{Value, json};
+
+use super::output::{Tone, plain};
 
 /// What kind of line it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub(super) enum Mark {
 }
 
 impl Mark {
-    const fn sign(self) -> &'static str {
+    pub(super) const fn sign(self) -> &'static str {
         match self {
             Self::Done => "✓",
             Self::Failed => "✗",
@@ -38,14 +40,34 @@ impl Mark {
         }
     }
 
-    const fn style(self) -> Style {
+    pub(super) const fn tone(self) -> Tone {
         match self {
-            Self::Done => AnsiColor::Green.on_default(),
-            Self::Failed => AnsiColor::Red.on_default().bold(),
-            Self::Moving => AnsiColor::Cyan.on_default(),
-            Self::Note => Style::new().dimmed(),
+            Self::Done => Tone::Good,
+            Self::Failed => Tone::Bad,
+            Self::Moving => Tone::Moving,
+            Self::Note => Tone::Dim,
         }
     }
+}
+
+/// A move of a phase, with its essays.
+pub(super) fn phase_move(status: &str, counts: &Value) -> (Mark, String) {
+    let mark = match status {
+        "completed_successfully" | "completed_with_partial_success" => Mark::Done,
+        "failed" | "skipped_due_to_dependency_failure" => Mark::Failed,
+        "dispatch_initiated" | "in_progress" => Mark::Moving,
+        _ => Mark::Note,
+    };
+    let of_total = |part: &Value| format!("{part} of {} essays", counts["total"]);
+    let text = match status {
+        "completed_successfully" | "completed_with_partial_success" => {
+            format!("{status}, {}", of_total(&counts["successful"]))
+        }
+        "failed" => format!("{status}, {}", of_total(&counts["failed"])),
+        "in_progress" => format!("{status}, {} essays", counts["total"]),
+        _ => status.to_owned(),
+    };
+    (mark, text)
 }
 
 /// Lines with the time since the first of them.
@@ -79,28 +101,14 @@ impl Timeline {
         if self.is_json {
             self.print(&json!({ "at_ms": at_ms, "mark": mark.name(), "what": what, "text": text }).to_string());
         } else {
-            let style = mark.style();
+            let (style, text) = (mark.tone().style(), plain(text));
             self.print(&format!("{at_ms:>6} ms  {style}{} {what:<12}{style:#} {text}", mark.sign()));
         }
     }
 
     /// A move of a phase, with its essays.
     pub(super) fn phase(&self, phase: &str, status: &str, counts: &Value) {
-        let mark = match status {
-            "completed_successfully" | "completed_with_partial_success" => Mark::Done,
-            "failed" | "skipped_due_to_dependency_failure" => Mark::Failed,
-            "dispatch_initiated" | "in_progress" => Mark::Moving,
-            _ => Mark::Note,
-        };
-        let of_total = |part: &Value| format!("{part} of {} essays", counts["total"]);
-        let text = match status {
-            "completed_successfully" | "completed_with_partial_success" => {
-                format!("{status}, {}", of_total(&counts["successful"]))
-            }
-            "failed" => format!("{status}, {}", of_total(&counts["failed"])),
-            "in_progress" => format!("{status}, {} essays", counts["total"]),
-            _ => status.to_owned(),
-        };
+        let (mark, text) = phase_move(status, counts);
         self.line(mark, phase, &text);
     }
 

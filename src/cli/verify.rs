@@ -3,9 +3,11 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::VerifyArguments;
+use super::output::plain;
+use super::progress::Bars;
 use crate::app::{self, Checked};
 
 /// The exit code where the store could not be checked.
@@ -20,14 +22,22 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
             let _ = if is_json {
                 writeln!(output, "{}", json!({ "violation": violation }))
             } else {
-                writeln!(output, "{violation}")
+                writeln!(output, "{}", plain(violation))
             };
         };
         app::verify(&arguments.data_dir, &mut tell)
     };
-    match tokio::task::spawn_blocking(check).await? {
+    let bars = Bars::new();
+    let spinner = bars.spinner("the state is being checked");
+    let checked = tokio::task::spawn_blocking(check).await;
+    spinner.finish_and_clear();
+    match checked? {
         Ok(checked) => {
-            let _ = writeln!(std::io::stdout(), "{}", if is_json { as_json(&checked) } else { as_text(&checked) });
+            let _ = writeln!(
+                std::io::stdout(),
+                "{}",
+                if is_json { as_json(&checked).to_string() } else { as_text(&checked) }
+            );
             Ok(if checked.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(error) => {
@@ -37,7 +47,7 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
     }
 }
 
-fn as_json(checked: &Checked) -> String {
+pub(super) fn as_json(checked: &Checked) -> Value {
     let Checked {
         batches,
         attempts,
@@ -58,7 +68,6 @@ fn as_json(checked: &Checked) -> String {
         "balances": balances, "charges": charges,
         "violations": violations,
     })
-    .to_string()
 }
 
 pub(super) fn as_text(checked: &Checked) -> String {

@@ -49,9 +49,15 @@ pub struct Client {
     user: Option<String>,
 }
 
+/// The beginning of an HTTP client. It can do TLS and so wants to know with what, even where it trusts nobody.
+pub fn http_client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().tls_certs_only([])
+}
+
 impl Client {
     pub fn new(url: &str) -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
+        let http = http_client().timeout(PATIENCE).build().expect("a client");
         Self { http, url: url.to_owned(), user: Some(OWNER.to_owned()) }
     }
 
