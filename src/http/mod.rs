@@ -11,12 +11,14 @@ mod content;
 mod context;
 mod dead_letters;
 mod direct;
+mod essays;
 mod events;
 mod health;
 mod internal;
 mod limit;
 mod listing;
 mod notifications;
+mod page;
 mod phases;
 mod problem;
 mod retry_jobs;
@@ -105,7 +107,8 @@ impl Gateway {
 
 /// Every route.
 pub fn router(gateway: Gateway) -> Router {
-    let essays = post(batches::provide_essays).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
+    let essays = post(batches::provide_essays).get(essays::list);
+    let essays = essays.layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
     let event = post(events::publish).layer(DefaultBodyLimit::max(events::MAX_EVENT_BYTES));
     Router::new()
         .route("/v1/batches", get(listing::list))
@@ -138,6 +141,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/internal/v1/dead-letters/{letter_id}", get(dead_letters::read))
         .route("/internal/v1/dead-letters/{letter_id}/redrive", post(dead_letters::redrive))
         .route("/internal/v1/dead-letters/{letter_id}/discard", post(dead_letters::discard))
+        .merge(page::routes())
         .merge(health_routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
