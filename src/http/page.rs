@@ -48,7 +48,7 @@ macro_rules! assets {
     };
 }
 
-static ASSETS: [Asset; 21] = assets! {
+static ASSETS: [Asset; 23] = assets! {
     "/", HTML, "page/index.html";
     "/page/style.css", CSS, "page/style.css";
     "/page/views.css", CSS, "page/views.css";
@@ -60,6 +60,7 @@ static ASSETS: [Asset; 21] = assets! {
     "/page/curl.js", SCRIPT, "page/curl.js";
     "/page/dialog.js", SCRIPT, "page/dialog.js";
     "/page/dom.js", SCRIPT, "page/dom.js";
+    "/page/filters.js", SCRIPT, "page/filters.js";
     "/page/grid.js", SCRIPT, "page/grid.js";
     "/page/identity.js", SCRIPT, "page/identity.js";
     "/page/jobs.js", SCRIPT, "page/jobs.js";
@@ -67,6 +68,7 @@ static ASSETS: [Asset; 21] = assets! {
     "/page/list.js", SCRIPT, "page/list.js";
     "/page/live.js", SCRIPT, "page/live.js";
     "/page/retry.js", SCRIPT, "page/retry.js";
+    "/page/row.js", SCRIPT, "page/row.js";
     "/page/rows.js", SCRIPT, "page/rows.js";
     "/page/timeline.js", SCRIPT, "page/timeline.js";
     "/page/words.js", SCRIPT, "page/words.js";
@@ -105,6 +107,8 @@ fn serve(asset: &Asset, headers: &HeaderMap) -> Response {
         (X_FRAME_OPTIONS, text("DENY")),
         (REFERRER_POLICY, text("no-referrer")),
     ];
-    response.headers_mut().extend(fixed);
+    for (name, value) in fixed {
+        response.headers_mut().insert(name, value);
+    }
     response
 }

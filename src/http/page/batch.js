@@ -3,9 +3,8 @@
 import { get, happenings, ofBatch, withQuery } from "./api.js";
 import { openCancel } from "./cancel.js";
 import { problemNote } from "./dialog.js";
-import { announce, fill, h, say } from "./dom.js";
+import { announce, chip, fill, h, say } from "./dom.js";
 import { Grid, nameOf } from "./grid.js";
-import { chip } from "./list.js";
 import { openRetry, preview } from "./retry.js";
 import { errorText, timeline } from "./timeline.js";
 import { count, isRunning, look, PHASES, short, time, titled } from "./words.js";

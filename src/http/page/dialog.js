@@ -14,7 +14,7 @@ function giveBack(opener, key) {
  * Opens a dialog. `submit.run(close)` is called when it is confirmed, by the button or the Enter key; `extra` are
  * buttons beside it; `back` is the `data-key` that gets the focus where the opener is gone at the end.
  */
-export function open({ title, body, submit, extra = [], first, back, size = "small", onclose }) {
+export function open({ title, body, submit, extra = [], first, back, size = "narrow", onclose }) {
   const opener = document.activeElement;
   const key = opener?.closest?.("[data-key]")?.dataset.key ?? back;
   const id = `dialog-${(number += 1)}`;

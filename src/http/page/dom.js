@@ -1,5 +1,7 @@
 // Elements. What comes from the server is only ever set as text: nothing on this page reads HTML.
 
+import { look } from "./words.js";
+
 /**
  * Makes an element. A property that is a function is a listener (`onclick`); `data` is the dataset; `false`, `null` and
  * `undefined` leave an attribute or a child out.
@@ -34,6 +36,17 @@ export function fill(element, ...children) {
 
 /** The element with this `data-key`. */
 export const byKey = (key, within = document) => within.querySelector(`[data-key="${CSS.escape(key)}"]`);
+
+/** A status with its sign. */
+export function chip(status, more) {
+  const { label, sign, tone } = look(status);
+  return h(
+    "span",
+    { class: "chip", data: { tone }, title: String(status).replaceAll("_", " ") },
+    h("span", { "aria-hidden": "true", class: "sign" }, sign),
+    h("span", {}, more ? `${label} ${more}` : label),
+  );
+}
 
 /** A field with its label. */
 export function field(label, control, hint) {

@@ -1,8 +1,7 @@
 // The essays of a batch and how each came out of each phase: a grid (WAI-ARIA), in which the arrow keys move.
 
-import { chip } from "./list.js";
 import { open } from "./dialog.js";
-import { fill, h, say } from "./dom.js";
+import { chip, fill, h, say } from "./dom.js";
 import { errorText, stateOf } from "./timeline.js";
 import { look, short, titled } from "./words.js";
 

@@ -4,8 +4,7 @@ import { ask, get, withQuery } from "./api.js";
 import { filterText } from "./bulk.js";
 import { curlButton } from "./curl.js";
 import { problemNote } from "./dialog.js";
-import { announce, fill, h, say } from "./dom.js";
-import { chip } from "./list.js";
+import { announce, chip, fill, h, say } from "./dom.js";
 import { count, short, time, titled } from "./words.js";
 
 const POLL_MS = 700;

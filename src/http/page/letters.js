@@ -3,9 +3,8 @@
 import { ask, get, withQuery } from "./api.js";
 import { curlButton } from "./curl.js";
 import { open, problemNote } from "./dialog.js";
-import { announce, byKey, field, fill, h, select } from "./dom.js";
+import { announce, byKey, chip, field, fill, h, select } from "./dom.js";
 import { tableOf } from "./jobs.js";
-import { chip } from "./list.js";
 import { newKey } from "./retry.js";
 import { count, short, time } from "./words.js";
 

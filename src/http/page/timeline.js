@@ -1,7 +1,6 @@
 // What was tried: a lane for each phase, and every attempt in words.
 
-import { chip } from "./list.js";
-import { fill, h } from "./dom.js";
+import { chip, fill, h } from "./dom.js";
 import { between, count, look, PHASES, time, titled } from "./words.js";
 
 const TRIGGERS = { pipeline: "by the pipeline", automatic: "by itself, after a transient failure", user: "by a user" };
