@@ -70,17 +70,20 @@ export function tick(label, properties) {
   return { box, element: h("label", { class: "tick" }, box, h("span", {}, label)) };
 }
 
-const said = () => document.getElementById("said");
-let saidUntil;
+/** How long something that is said stays in sight. */
+const SAID_MS = 8_000;
+
+/** So many things that were said are in sight at once. */
+const MOST_SAID = 3;
 
 /** Says something to everybody: in sight for a while, and aloud. */
 export function announce(text, tone = "plain") {
-  const place = said();
-  clearTimeout(saidUntil);
+  const place = document.getElementById("said");
   // A dialog is above everything else on the page, so what is said while one is open is said in it.
-  const dialog = [...document.querySelectorAll("dialog[open]")].at(-1);
-  (dialog ?? document.body).append(place);
-  place.dataset.tone = tone;
-  place.textContent = text;
-  saidUntil = setTimeout(() => (place.textContent = ""), 8_000);
+  const home = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (place.parentElement !== home) home.append(place);
+  const line = h("p", { data: { tone } }, text);
+  place.append(line);
+  while (place.childElementCount > MOST_SAID) place.firstElementChild.remove();
+  setTimeout(() => line.remove(), SAID_MS);
 }

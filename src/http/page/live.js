@@ -77,6 +77,8 @@ async function listen(signal) {
     if (signal.aborted) return;
     if (Date.now() - began > LONGEST_WAIT_MS) wait = FIRST_WAIT_MS;
     tell("live", { state: "off", text: `not live: ${why}` });
+    // Whoever cannot listen asks now and then.
+    if (wait > FIRST_WAIT_MS) tell("resync");
     await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random() / 2)));
     wait = Math.min(wait * 2, LONGEST_WAIT_MS);
   }
