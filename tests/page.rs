@@ -114,7 +114,7 @@ fn the_markup_has_no_code_and_no_style_of_its_own() {
     let tags = html.split('<').map(|rest| rest.split('>').next().unwrap_or_default());
     for tag in tags {
         let attributes = tag.split_whitespace().skip(1);
-        for attribute in attributes.filter(|_| !tag.starts_with("!")) {
+        for attribute in attributes.filter(|_| !tag.starts_with('!')) {
             assert!(!attribute.starts_with("on") && !attribute.starts_with("style="), "{tag}");
         }
         assert!(!tag.starts_with("style"), "{tag}");
