@@ -27,10 +27,13 @@ const RENEWAL: usize = 100;
 const MAX_ANSWER: usize = 64 * 1_024 * 1_024;
 
 /// Every route: its method, its path, and which body fits it.
-const ROUTES: [(&str, &str, Fit); 37] = [
+const ROUTES: [(&str, &str, Fit); 40] = [
+    ("GET", "/", Fit::Nothing),
+    ("GET", "/page/app.js", Fit::Nothing),
     ("GET", "/v1/batches", Fit::Nothing),
     ("POST", "/v1/batches/register", Fit::Registration),
     ("POST", "/v1/batches/{batch}/essays", Fit::Essays),
+    ("GET", "/v1/batches/{batch}/essays", Fit::Nothing),
     ("GET", "/v1/batches/{batch}/status", Fit::Nothing),
     ("PATCH", "/v1/batches/{batch}/prompt", Fit::Prompt),
     ("POST", "/v1/batches/{batch}/pipelines", Fit::Pipeline),

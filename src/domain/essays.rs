@@ -77,17 +77,22 @@ impl Batch {
 }
 
 impl PhaseRecord {
+    /// The slots of the essays that are on their way: those of the open attempt, or of the one that comes by itself.
+    #[must_use]
+    pub fn pending_slots(&self) -> &[Slot] {
+        match &self.state {
+            PhaseState::BackingOff { scope: Scope::Essays(slots), .. } => slots,
+            PhaseState::BackingOff { attempt, scope: Scope::Whole, .. } => &attempt.slots,
+            state => state.open_attempt().map_or(&[][..], |attempt| &attempt.slots),
+        }
+    }
+
     /// How the essays that this phase got came out so far; those of an open attempt count as pending.
     #[must_use]
     pub fn counts(&self) -> EssayProcessingCounts {
         let mut counts = EssayProcessingCounts::default();
-        let running = match &self.state {
-            PhaseState::BackingOff { scope: Scope::Essays(slots), .. } => slots,
-            PhaseState::BackingOff { attempt, scope: Scope::Whole, .. } => &attempt.slots,
-            state => state.open_attempt().map_or(&[][..], |attempt| &attempt.slots),
-        };
         // Both are in the order of the slots, so one walk over the two is enough.
-        let mut running = running.iter().copied().peekable();
+        let mut running = self.pending_slots().iter().copied().peekable();
         for (slot, result) in self.results.iter().enumerate() {
             if running.next_if(|&next| usize::from(next) == slot).is_some() {
                 counts.pending_dispatch_or_processing += 1;

@@ -14,6 +14,7 @@ mod context;
 mod credits;
 mod dead_letters;
 mod direct;
+mod essays;
 mod events;
 mod health;
 mod identity;
@@ -22,6 +23,7 @@ mod limit;
 mod listing;
 mod metrics;
 mod notifications;
+mod page;
 mod phases;
 mod problem;
 mod retry_jobs;
@@ -127,7 +129,7 @@ pub fn router(gateway: Gateway) -> Router {
         .merge(for_role(Role::Events, &bearers, event_routes()))
         .merge(for_role(Role::Metrics, &bearers, metrics_routes()))
         .merge(health_routes())
-        .merge(page_routes().layer(browsers::page()))
+        .merge(page::routes().layer(browsers::page()))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -142,7 +144,8 @@ pub fn router(gateway: Gateway) -> Router {
 
 /// For users: each is one, by token or by name.
 fn user_routes() -> Router<Gateway> {
-    let essays = post(batches::provide_essays).layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
+    let essays = post(batches::provide_essays).get(essays::list);
+    let essays = essays.layer(DefaultBodyLimit::max(MAX_ESSAYS_BODY_BYTES));
     Router::new()
         .route("/v1/batches", get(listing::list))
         .route("/v1/batches/register", post(batches::register))
@@ -197,11 +200,6 @@ fn event_routes() -> Router<Gateway> {
 /// For whoever watches.
 fn metrics_routes() -> Router<Gateway> {
     Router::new().route("/metrics", get(metrics::read))
-}
-
-/// For everybody: the page and what it is made of, and the documents. They say nothing of any batch.
-fn page_routes() -> Router<Gateway> {
-    Router::new()
 }
 
 /// For workers that lease their work.

@@ -1,0 +1,232 @@
+// One batch: phases, essays, attempts, and every way to retry and to cancel.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { cardOf, dialogOf, isLive, picture, says, stage, until } from "./browser.js";
+import { cjFailed, complete, nlpFailed, nlpPartial } from "./server.js";
+
+const it = stage();
+
+const openRetry = async (page, phase) => {
+  await cardOf(page, phase).getByRole("button", { name: /^Retry/ }).click();
+  return dialogOf(page);
+};
+
+const confirm = async (dialog) => {
+  await dialog.getByRole("button", { name: "Retry", exact: true }).click();
+  await dialog.waitFor({ state: "detached" });
+};
+
+const cell = (page, row, column) => page.locator(".grid tbody tr").nth(row).locator("td, th").nth(column);
+
+test("phases, essays and attempts are shown, with the error in full", async () => {
+  const [batch] = await it.server.seed(nlpPartial());
+  const page = await it.open(`/batches/${batch}`);
+  const card = cardOf(page, "nlp");
+  await says(card, "3 came out, 2 failed");
+  await says(card, "NLP_SERVICE_ERROR · permanent");
+  await says(card, "it has no sentences");
+  const grid = page.getByRole("grid", { name: "Essays by phase" });
+  await says(grid, "essay-5.txt");
+  assert.equal(await grid.getByRole("row").count(), 6);
+  await says(cell(page, 1, 2), "NLP_SERVICE_ERROR");
+  await says(cell(page, 1, 3), "not run");
+  await says(cell(page, 0, 3), "came out");
+  const attempts = page.locator(".attempts > li");
+  assert.equal(await attempts.count(), 3);
+  await attempts.nth(1).getByText("2 failed essays").click();
+  await says(attempts.nth(1), "essay-2.txt");
+  await cell(page, 3, 2).click();
+  await says(dialogOf(page), "it has no sentences");
+  await says(dialogOf(page), "attempt 1");
+  await picture(page, "cell-light");
+  await page.keyboard.press("Escape");
+  await picture(page, "batch-light");
+  assert.deepEqual(page.wrong, []);
+});
+
+test("a whole phase is retried with a reason, and the rest goes on by itself", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`);
+  await isLive(page);
+  const dialog = await openRetry(page, "nlp");
+  await says(dialog, "nlp is going to be retried; then ai_feedback.");
+  await says(dialog, "2, at 3 essays");
+  await picture(page, "retry-light");
+  await dialog.getByLabel("Reason").fill("it is installed now");
+  await confirm(dialog);
+  await says(page.locator("#said"), "attempt 2 is on its way");
+  await says(cardOf(page, "ai_feedback"), "completed");
+  await page.locator(".attempts > li", { hasText: "“it is installed now”" }).waitFor();
+  assert.equal(await it.server.phaseStatus(batch, "nlp"), "completed_successfully");
+  const [, attempt] = await it.server.attempts(batch, "nlp");
+  assert.equal(attempt.reason, "it is installed now");
+  assert.match(attempt.idempotency_key, /^[0-9a-f-]{36}$/);
+});
+
+test("failed essays alone are retried", async () => {
+  const [batch] = await it.server.seed(nlpPartial());
+  const page = await it.open(`/batches/${batch}`);
+  const dialog = await openRetry(page, "nlp");
+  await dialog.getByLabel("Failed essays only").check();
+  await says(dialog, "2, at 2 essays");
+  await confirm(dialog);
+  await says(cardOf(page, "nlp"), "5 came out · 2 attempts");
+  const [, attempt] = await it.server.attempts(batch, "nlp");
+  assert.equal(attempt.essay_count, 2);
+});
+
+test("chosen essays alone are retried, from the grid", async () => {
+  const [batch] = await it.server.seed(nlpPartial());
+  const page = await it.open(`/batches/${batch}`);
+  await cell(page, 1, 0).click();
+  await says(page.getByRole("status"), "1 essay chosen");
+  assert.equal(await page.locator('.grid tr[aria-selected="true"]').count(), 1);
+  const dialog = await openRetry(page, "nlp");
+  assert.ok(await dialog.getByLabel("The chosen essays (1)").isChecked());
+  await says(dialog, "2, at 1 essay");
+  await confirm(dialog);
+  await says(cardOf(page, "nlp"), "4 came out, 1 failed · 2 attempts");
+  const [, attempt] = await it.server.attempts(batch, "nlp");
+  assert.equal(attempt.essay_count, 1);
+});
+
+test("an essay that came out well is retried only by force, which is offered only then", async () => {
+  const [batch] = await it.server.seed(nlpPartial());
+  const page = await it.open(`/batches/${batch}`);
+  await cell(page, 0, 0).click();
+  const dialog = await openRetry(page, "nlp");
+  const force = dialog.getByLabel(/force/);
+  await says(dialog.getByRole("alert"), "force");
+  assert.ok(await dialog.getByRole("button", { name: "Retry", exact: true }).isDisabled());
+  await force.check();
+  await says(dialog, "2, at 1 essay");
+  await dialog.getByLabel("The whole phase").check();
+  await says(dialog, "2, at 5 essays");
+  assert.ok(await force.isHidden(), "the whole phase needs no force");
+});
+
+test("what completed is retried by force, and what is below it again where that is wanted", async () => {
+  const [batch] = await it.server.seed(complete());
+  const page = await it.open(`/batches/${batch}`);
+  const dialog = await openRetry(page, "nlp");
+  await dialog.getByLabel(/force/).check();
+  await says(dialog, "Turns stale");
+  await dialog.getByLabel(/downstream/).check();
+  await says(dialog, "Runs again");
+  await confirm(dialog);
+  await says(cardOf(page, "ai_feedback"), "2 attempts");
+});
+
+test("the comparative judgement is offered only whole", async () => {
+  const [batch] = await it.server.seed(cjFailed());
+  const page = await it.open(`/batches/${batch}`);
+  await cell(page, 0, 0).click();
+  const dialog = await openRetry(page, "cj_assessment");
+  await says(dialog, "only ever retried whole");
+  await says(dialog, "2, at 3 essays");
+  assert.ok(await dialog.getByLabel("The whole phase").isChecked());
+  assert.ok(await dialog.getByLabel("Failed essays only").isHidden());
+  assert.ok(await dialog.getByLabel(/chosen/).isHidden());
+  await confirm(dialog);
+  await says(cardOf(page, "cj_assessment"), "completed");
+});
+
+test("what cannot be retried is not offered, with the reason", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`);
+  const card = cardOf(page, "ai_feedback");
+  await says(card, "No retry now: ai_feedback needs nlp, which is failed; retry nlp first");
+  assert.equal(await card.getByRole("button").count(), 0);
+  const stranger = await it.open(`/batches/${batch}`, { user: "stranger" });
+  await says(stranger.locator("section.batch"), "only the owner of the batch may do this");
+  assert.equal(await stranger.getByRole("button", { name: /^Retry/ }).count(), 0);
+});
+
+test("a retry of a batch that moved meanwhile is refused, shown, and previewed anew", async () => {
+  await it.server.faults([{ phase: "nlp", delay_ms: 600_000 }]);
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`);
+  const dialog = await openRetry(page, "nlp");
+  await says(dialog, "2, at 3 essays");
+  await it.server.retry(batch, { phase_name: "nlp" });
+  await dialog.getByRole("button", { name: "Retry", exact: true }).click();
+  await says(dialog.getByRole("alert"), "PRECONDITION_FAILED");
+  await says(dialog.getByRole("alert"), "nlp is in_progress; it can be retried once it has ended");
+  await says(dialog.getByRole("alert"), "409 · CONFLICT");
+  assert.ok(await dialog.getByRole("button", { name: "Retry", exact: true }).isDisabled());
+  await picture(page, "refused-light");
+  assert.equal((await it.server.attempts(batch, "nlp")).length, 2, "nothing was retried twice");
+});
+
+test("a reason of more than 500 characters is counted and not sent", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`);
+  const dialog = await openRetry(page, "nlp");
+  const button = dialog.getByRole("button", { name: "Retry", exact: true });
+  await says(dialog, "2, at 3 essays");
+  await dialog.getByLabel("Reason").fill("🙂".repeat(501));
+  await says(dialog, "501 of 500 characters: 1 too many");
+  assert.ok(await button.isDisabled());
+  await dialog.getByLabel("Reason").fill("🙂".repeat(500));
+  await says(dialog, "500 of 500 characters");
+  await confirm(dialog);
+  await it.server.settled(batch);
+  assert.equal([...(await it.server.attempts(batch, "nlp"))[1].reason].length, 500);
+});
+
+test("a running batch shows how far it is, and is cancelled with a reason", async () => {
+  await it.server.faults([{ phase: "nlp", delay_ms: 600_000 }]);
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`);
+  await isLive(page);
+  await it.server.retry(batch, { phase_name: "nlp" });
+  await page.evaluate(() => location.reload());
+  await says(cardOf(page, "nlp"), "running");
+  await says(cell(page, 0, 2), "on its way");
+  await page.getByRole("button", { name: "Cancel…" }).click();
+  const dialog = dialogOf(page);
+  await says(dialog, "nlp, ai feedback will be cancelled");
+  await dialog.getByLabel("Reason").fill("wrong class");
+  await dialog.getByRole("button", { name: "Cancel the pipeline" }).click();
+  await dialog.waitFor({ state: "detached" });
+  await says(cardOf(page, "nlp"), "cancelled");
+  await says(page.locator(".attempts"), "cancelled by teacher-7: wrong class");
+  await until(page, () => page.getByRole("button", { name: "Cancel…" }).isHidden());
+  await says(cardOf(page, "ai_feedback"), "No retry now");
+});
+
+test("a stale phase and a stuck one say so", async () => {
+  const again = { phase: "spellcheck", reason: "new words" };
+  const [stale] = await it.server.seed({
+    essays: 2,
+    history: [
+      { pipeline: "nlp" },
+      { phase: "spellcheck", essays: [0], error_code: "SPELLCHECK_SERVICE_ERROR", category: "permanent" },
+      { phase: "nlp" },
+      again,
+    ],
+  });
+  const page = await it.open(`/batches/${stale}`);
+  await says(cardOf(page, "nlp"), "Stale");
+  await it.server.faults([{ phase: "spellcheck", delay_ms: 3_600_000 }]);
+  const [stuck] = await it.server.seed({ history: [{ pipeline: "nlp" }, { phase: "spellcheck", ends: "dispatched" }] });
+  await it.server.advance(8 * 60_000);
+  const other = await it.open(`/batches/${stuck}`);
+  await says(other.locator("section.batch"), "Stuck: a phase has been over half its deadline");
+});
+
+test("what comes from a batch is text, whatever it looks like", async () => {
+  const message = "<img src=x onerror=alert(1)><script>alert(2)</script>";
+  const error = { error_code: "NLP_SERVICE_ERROR", category: "permanent", message };
+  const [batch] = await it.server.seed({ history: [{ pipeline: "nlp" }, { phase: "spellcheck" }, { phase: "nlp", ...error }] });
+  const page = await it.open(`/batches/${batch}`);
+  await says(cardOf(page, "nlp"), message);
+  assert.equal(await page.locator("img").count(), 0);
+  assert.deepEqual(page.wrong, []);
+});
+
+test("a batch that does not exist is shown as the error it is", async () => {
+  const page = await it.open("/batches/00000000-0000-7000-8000-000000000000");
+  await says(page.getByRole("alert"), "404 · RESOURCE_NOT_FOUND");
+});
