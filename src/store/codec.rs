@@ -41,13 +41,17 @@ const MEDIUM: usize = 256 * 1_024;
 const LARGE: usize = 8 * 1_024 * 1_024;
 const LARGEST: usize = 256 * 1_024 * 1_024;
 
+/// How many bytes most values fit into, so that they are not moved while they are encoded.
+const USUAL: usize = 512;
+
 /// Encodes a stored type.
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     encode_as(VERSION, value)
 }
 
 fn encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, Error> {
-    let mut bytes = vec![version];
+    let mut bytes = Vec::with_capacity(USUAL);
+    bytes.push(version);
     bincode::serde::encode_into_std_write(value, &mut bytes, LAYOUT)
         .map_err(|error| Error::Corrupt(error.to_string()))?;
     Ok(bytes)

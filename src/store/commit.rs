@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use sled::IVec;
 
 use super::credits::Difference;
 use super::keys::Aged;
@@ -20,7 +21,7 @@ use crate::domain::{Attempt, Batch, BatchId, Facet, LateOutcome, Millis, Phase, 
 pub(super) struct Outgoing {
     /// The group that has to consume it.
     pub(super) group: Option<Group>,
-    pub(super) stored: Vec<u8>,
+    pub(super) stored: IVec,
     pub(super) message: Message,
     /// Whether it is an event of its own, and so goes to the log: not one that only comes again, or for a second group.
     pub(super) is_event: bool,
@@ -29,7 +30,8 @@ pub(super) struct Outgoing {
 /// Everything that becomes true at once.
 #[derive(Default)]
 pub struct Commit {
-    pub(super) writes: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// As they are written, so that the committer, of which there is one, has nothing to copy.
+    pub(super) writes: Vec<(IVec, Option<IVec>)>,
     pub(super) contents: Vec<([u8; 32], Vec<u8>)>,
     pub(super) messages: Vec<Outgoing>,
     pub(super) expired: Vec<(Vec<u8>, Vec<u8>, Millis)>,
@@ -56,16 +58,16 @@ impl Commit {
         !has_writes && expired.is_empty() && aged.is_empty() && forgotten.is_empty() && credits.is_empty()
     }
 
-    pub(super) fn into_writes(self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    pub(super) fn into_writes(self) -> Vec<(IVec, Option<IVec>)> {
         self.writes
     }
 
     pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.writes.push((key, Some(value)));
+        self.writes.push((key.into(), Some(value.into())));
     }
 
     pub(super) fn delete(&mut self, key: Vec<u8>) {
-        self.writes.push((key, None));
+        self.writes.push((key.into(), None));
     }
 
     /// Adds `other` behind what is there.
@@ -217,7 +219,7 @@ impl Commit {
     }
 
     fn send(&mut self, group: Option<Group>, message: Message, is_event: bool) -> Result<(), Error> {
-        let stored = codec::encode(&StoredMessage::of(&message))?;
+        let stored = codec::encode(&StoredMessage::of(&message))?.into();
         self.messages.push(Outgoing { group, stored, message, is_event });
         Ok(())
     }

@@ -152,13 +152,8 @@ impl Committer {
         for commit in commits {
             texts.extend(commit.contents);
             forgotten.extend(commit.forgotten);
-            writes.extend(commit.writes.into_iter().map(|(key, value)| Write {
-                which: Which::State,
-                key: key.into(),
-                value: value.map(Into::into),
-            }));
+            writes.extend(commit.writes.into_iter().map(|(key, value)| Write { which: Which::State, key, value }));
             for Outgoing { group, stored, message, is_event } in commit.messages {
-                let stored = stored.into();
                 let event = if is_event { self.events.add(&stored, &mut writes) } else { None };
                 let outbox = group.map(|group| (group, self.next_sequence(group)));
                 if let Some((group, sequence)) = outbox {
@@ -263,9 +258,8 @@ impl Committer {
         self.numbers.writes.observe_size(writes.len());
         self.numbers.bytes.observe(bytes);
         if let Some(Durable { journal, marker, log_bytes }) = &mut self.durable {
-            let frame = journal::frame(commit, &writes)?;
             let began = Instant::now();
-            journal.append(&frame).map_err(text)?;
+            journal.append(commit, &writes).map_err(text)?;
             crash::reach(Point::CommitWritten);
             journal.sync().map_err(text)?;
             marker.write(commit, log_bytes.load(Ordering::Relaxed)).map_err(text)?;

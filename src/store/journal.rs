@@ -73,6 +73,9 @@ const MAGIC: &[u8; 8] = b"rephaseJ";
 
 const HEADER_BYTES: usize = 32;
 
+/// How much memory for frames is kept from one to the next.
+const MAX_KEPT_BYTES: usize = 1_024 * 1_024;
+
 /// The checksum and the length before the body of a frame.
 const FRAME_HEADER_BYTES: usize = 8;
 
@@ -98,11 +101,9 @@ pub(super) fn bytes_of(writes: &[Write]) -> u64 {
 /// The kind of a write that repeats the value of the one before.
 const REPEATS: u8 = 4;
 
-/// Turns a group of writes into a frame. One that is too long to be written is an error.
-pub(super) fn frame(commit: u64, writes: &[Write]) -> Result<Vec<u8>, String> {
-    let size = bytes_of(writes);
-    let size = usize::try_from(size).map_err(|_| "a commit is too large".to_owned())?;
-    let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + 8 + size);
+/// Turns a group of writes into a frame, in place of what was in `bytes`. One that is too long to be written is an error.
+fn frame(bytes: &mut Vec<u8>, commit: u64, writes: &[Write]) -> Result<(), String> {
+    bytes.clear();
     bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
     bytes.extend_from_slice(&commit.to_be_bytes());
     for (before, write) in with_before(writes) {
@@ -126,7 +127,7 @@ pub(super) fn frame(commit: u64, writes: &[Write]) -> Result<Vec<u8>, String> {
     bytes[4..8].copy_from_slice(&length.to_be_bytes());
     let checksum = crc32fast::hash(&bytes[4..]);
     bytes[..4].copy_from_slice(&checksum.to_be_bytes());
-    Ok(bytes)
+    Ok(())
 }
 
 /// What is left of a file that is being read.
@@ -192,6 +193,8 @@ pub(super) struct Journal {
     directory: PathBuf,
     number: u64,
     file: File,
+    /// The last frame: the next takes its place, and asks for no memory.
+    frame: Vec<u8>,
 }
 
 impl Journal {
@@ -204,12 +207,17 @@ impl Journal {
         if let Some(parent) = directory.parent() {
             File::open(parent)?.sync_all()?;
         }
-        Ok(Self { directory, number, file })
+        Ok(Self { directory, number, file, frame: Vec::new() })
     }
 
-    /// Appends a frame. It is durable once [`Journal::sync`] has returned.
-    pub(super) fn append(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.file.write_all(frame)
+    /// Appends a group of writes. It is durable once [`Journal::sync`] has returned.
+    pub(super) fn append(&mut self, commit: u64, writes: &[Write]) -> io::Result<()> {
+        frame(&mut self.frame, commit, writes).map_err(io::Error::other)?;
+        self.file.write_all(&self.frame)?;
+        // A large one is rare, and so is the memory for it.
+        self.frame.clear();
+        self.frame.shrink_to(MAX_KEPT_BYTES);
+        Ok(())
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
@@ -335,7 +343,7 @@ mod tests {
     fn journal_of(directory: &Path, groups: &[Vec<Write>]) {
         let mut journal = Journal::begin(directory, 7).expect("begun");
         for (number, group) in (8..).zip(groups) {
-            journal.append(&frame(number, group).expect("a frame")).expect("appended");
+            journal.append(number, group).expect("appended");
         }
         journal.sync().expect("synced");
     }
@@ -415,9 +423,9 @@ mod tests {
     fn segments_follow_one_another_without_a_gap() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut journal = Journal::begin(directory.path(), 0).expect("begun");
-        journal.append(&frame(1, &groups()[0]).expect("a frame")).expect("appended");
+        journal.append(1, &groups()[0]).expect("appended");
         let old = journal.rotate(1).expect("rotated");
-        journal.append(&frame(2, &groups()[2]).expect("a frame")).expect("appended");
+        journal.append(2, &groups()[2]).expect("appended");
         let both = replay(directory.path()).expect("read").expect("sound");
         assert_eq!((both.after, both.commits, both.writes.len()), (Some(0), 2, 3));
         remove(directory.path(), old).expect("removed");

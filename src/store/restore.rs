@@ -164,7 +164,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), Error> {
+    fn put(&mut self, key: impl Into<sled::IVec>, value: impl Into<sled::IVec>) -> Result<(), Error> {
         self.writes.insert(key, value);
         self.count += 1;
         if self.count.is_multiple_of(BITE) { self.flush() } else { Ok(()) }

@@ -1,5 +1,6 @@
 //! Messages and answers, as they are stored.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ pub(in crate::store) struct StoredMessage {
     /// Event id and trace id.
     headers: Option<(Uuid, Uuid)>,
     #[serde(with = "super::text")]
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 impl StoredMessage {
@@ -23,7 +24,7 @@ impl StoredMessage {
             topic: keys::topic_byte(message.topic),
             key: message.key.clone(),
             headers: message.headers.as_ref().map(|headers| (headers.event_id, headers.trace_id)),
-            body: message.body.to_vec(),
+            body: message.body.clone(),
         }
     }
 
@@ -32,7 +33,7 @@ impl StoredMessage {
             topic: keys::topic_of(self.topic)?,
             key: self.key,
             headers: self.headers.map(|(event_id, trace_id)| Headers { event_id, trace_id }),
-            body: self.body.into(),
+            body: self.body,
         })
     }
 }
