@@ -50,12 +50,14 @@ async fn what_a_partition_cannot_hold_is_refused_and_what_it_holds_is_done() {
         assert!(matches!(refused, Err(Error::Overloaded)), "{refused:?}");
     }
     for answer in [
-        server.client.get(&format!("/v1/batches/{batch}/status")).await,
+        server.client.get(&format!("/v1/batches/{batch}/phases/nlp/attempts")).await,
         server.client.pipeline(&batch, "spellcheck").await,
     ] {
         assert_eq!((answer.status, answer.header("retry-after")), (503, "1"), "{}", answer.text);
         assert_eq!(answer.json()["error_code"], json!("SERVICE_UNAVAILABLE"));
     }
+    // What is at hand needs no partition.
+    assert_eq!(server.client.get(&format!("/v1/batches/{batch}/status")).await.status, 200);
     assert_eq!(server.client.get("/readyz").await.status, 200);
 
     release.send(()).expect("it waits");

@@ -79,6 +79,12 @@ impl Cache {
         Some(tail.iter().cloned().collect())
     }
 
+    /// The same by the time of `batch`, where that is the record here.
+    pub(super) fn tail_of(&mut self, batch: &Arc<Batch>, phase: Phase) -> Option<Vec<Arc<Attempt>>> {
+        let entry = self.records.peek(&batch.id).filter(|entry| Arc::ptr_eq(&entry.batch, batch))?;
+        Some(entry.tails[phase.index()].as_ref()?.iter().cloned().collect())
+    }
+
     /// Keeps attempts that were read from the ledger for `batch`, unless that has moved since.
     pub(super) fn put_tail(&mut self, batch: &Arc<Batch>, phase: Phase, newest: &[Arc<Attempt>]) {
         if let Some(entry) = self.records.peek_mut(&batch.id)

@@ -70,7 +70,7 @@ pub use survey::{Backlog, Survey};
 
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
-use crate::domain::{Balances, Batch, BatchId, Millis, Rules};
+use crate::domain::{Attempt, Balances, Batch, BatchId, Millis, Phase, Rules};
 use crate::store::{self, Store};
 use credits::Ledger;
 use durable::Durable;
@@ -306,6 +306,14 @@ impl Engine {
         let durable = &self.shared.durable[self.partition_index(batch.0.as_bytes())];
         let record = durable.cache().get(batch)?;
         Some((record, self.clock().now()))
+    }
+
+    /// Attempts of `phase` that have ended, the newest first, as many as a status shows, by the time of `batch`: where
+    /// they are at hand, and that is still the newest record. It does not block.
+    #[must_use]
+    pub fn newest_at_hand(&self, batch: &Arc<Batch>, phase: Phase) -> Option<Vec<Arc<Attempt>>> {
+        let durable = &self.shared.durable[self.partition_index(batch.id.0.as_bytes())];
+        durable.cache().tail_of(batch, phase)
     }
 
     /// Lets `question` read what is durable of `batch`.

@@ -55,6 +55,15 @@ impl Waiting {
     }
 }
 
+/// What came of looking at a record that may be at hand.
+enum Wait {
+    /// There is nothing to wait for.
+    Over,
+    Begun,
+    /// It is not at hand.
+    Unknown(Reply),
+}
+
 /// Whether nothing of the batch runs, or is going to by itself.
 pub(super) fn rests(batch: &Batch) -> bool {
     batch.status.for_client() != BatchClientStatus::Processing
@@ -67,8 +76,30 @@ impl Engine {
     /// [`Error::Overloaded`] and [`Error::Unavailable`].
     pub async fn rest(&self, batch: BatchId) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        let partition = self.partition_of(batch.0.as_bytes());
-        partition.try_send(Request::Rest { batch, reply }).map_err(|error| self.refused(&error))?;
+        match self.wait_at_hand(batch, reply) {
+            Wait::Over => return Ok(()),
+            Wait::Begun => {}
+            Wait::Unknown(reply) => {
+                let partition = self.partition_of(batch.0.as_bytes());
+                partition.try_send(Request::Rest { batch, reply }).map_err(|error| self.refused(&error))?;
+            }
+        }
         answer.await.map_err(|_| self.unavailable())?
+    }
+
+    /// Waits for a batch whose record is at hand, without its partition.
+    fn wait_at_hand(&self, batch: BatchId, reply: Reply) -> Wait {
+        let durable = &self.shared.durable[self.partition_index(batch.0.as_bytes())];
+        // Held while it is looked at, so that what becomes durable meanwhile is told after it was added.
+        let mut waiting = durable.waiting();
+        let record = durable.cache().get(batch);
+        match record {
+            Some(record) if rests(&record) => Wait::Over,
+            Some(_) => {
+                Waiting::add(&mut waiting, batch, reply);
+                Wait::Begun
+            }
+            None => Wait::Unknown(reply),
+        }
     }
 }

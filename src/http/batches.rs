@@ -246,10 +246,16 @@ pub(super) struct BatchState {
 
 /// The record of a batch, and its pipelines as the wire shows them.
 pub(super) async fn read_state(gateway: &Gateway, id: &str) -> Result<BatchState, Problem> {
+    let engine = gateway.engine()?;
+    if let Some((batch, now)) = engine.at_hand(batch_id(id)?)
+        && let Ok(pipeline_state) = pipeline_state(&batch, |phase| engine.newest_at_hand(&batch, phase).ok_or(()))
+    {
+        return Ok(BatchState { batch, pipeline_state, now });
+    }
     let read = |reader: Reader<'_>| {
         let batch = Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
         let state = pipeline_state(&batch, |phase: Phase| reader.newest_attempts(phase))?;
         Ok(BatchState { batch, pipeline_state: state, now: reader.now() })
     };
-    Ok(gateway.engine()?.query(batch_id(id)?, move |reader| read(reader?)).await?)
+    Ok(engine.query(batch_id(id)?, move |reader| read(reader?)).await?)
 }

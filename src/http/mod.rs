@@ -69,9 +69,14 @@ const MAX_BODY_BYTES: usize = 2 * 1_024 * 1_024;
 /// The largest body of a request that carries essays, in bytes. Larger batches come in several requests.
 const MAX_ESSAYS_BODY_BYTES: usize = 16 * 1_024 * 1_024;
 
-/// What handlers share. The engine is there once recovery is done.
+/// What handlers share. Its clones, of which every request has several, are one.
 #[derive(Clone)]
-pub struct Gateway {
+pub struct Gateway(Arc<Shared>);
+
+/// The one that they are. What it has is for handlers alone.
+#[derive(Clone)]
+pub struct Shared {
+    /// There once recovery is done.
     engine: Arc<OnceLock<Engine>>,
     pipelines: PipelineLimit,
     bodies: Bodies,
@@ -84,6 +89,14 @@ pub struct Gateway {
     drain: CancellationToken,
 }
 
+impl std::ops::Deref for Gateway {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
 impl Gateway {
     /// A gateway that lets one user request so many pipelines in a minute; 0 is no limit. Once `drain` is cancelled,
     /// whoever waits for something to happen is answered.
@@ -92,13 +105,14 @@ impl Gateway {
         let pipelines = PipelineLimit::new(pipelines_a_minute);
         let (bodies, audience, streams) = (Bodies::new(limits), Audience::new(limits), Streams::new(limits));
         let (views, access, requests) = (Views::new(), Access::default(), Requests::default());
-        Self { engine: Arc::default(), pipelines, bodies, views, audience, access, streams, requests, drain }
+        let engine = Arc::default();
+        Self(Arc::new(Shared { engine, pipelines, bodies, views, audience, access, streams, requests, drain }))
     }
 
     /// With these rules of who may use what. Without, whoever asks is believed.
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
-        Self { access, ..self }
+        Self(Arc::new(Shared { access, ..Shared::clone(&self) }))
     }
 
     /// From now on requests are served.
@@ -109,7 +123,7 @@ impl Gateway {
 
     /// Is cancelled when nothing new is to be waited for.
     #[must_use]
-    pub const fn drain(&self) -> &CancellationToken {
+    pub fn drain(&self) -> &CancellationToken {
         &self.drain
     }
 
