@@ -18,6 +18,7 @@ mod internal;
 mod limit;
 mod listing;
 mod notifications;
+mod openapi;
 mod page;
 mod phases;
 mod problem;
@@ -142,6 +143,7 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/internal/v1/dead-letters/{letter_id}/redrive", post(dead_letters::redrive))
         .route("/internal/v1/dead-letters/{letter_id}/discard", post(dead_letters::discard))
         .merge(page::routes())
+        .merge(openapi::routes())
         .merge(health_routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
