@@ -185,17 +185,26 @@ async fn the_examples_fit_and_what_is_referred_to_is_there() {
     for reference in all {
         document.resolve(&json!({ "$ref": reference }));
     }
+    let known: BTreeSet<_> =
+        document.operations().map(|(_, operation)| operation["operationId"].clone().to_string()).collect();
     let mut ids = BTreeSet::new();
     for (name, operation) in document.operations() {
         assert!(ids.insert(operation["operationId"].as_str().expect("an id")), "{name}");
         assert!(operation["summary"].is_string() && operation["tags"][0].is_string(), "{name}");
+        let answers = operation["responses"].as_object().expect("answers").values();
+        for link in answers.filter_map(|answer| answer["links"].as_object()).flat_map(|links| links.keys()) {
+            assert!(known.contains(&json!(link).to_string()), "{name} leads to {link}");
+        }
         let bodies = operation["requestBody"]["content"].as_object().into_iter().flatten();
         let answers = operation["responses"].as_object().expect("answers").values();
         let answers = answers.filter_map(|answer| answer["content"].as_object()).flatten();
         for (media_type, content) in bodies.chain(answers) {
             let examples = content["examples"].as_object().into_iter().flatten().map(|(_, example)| &example["value"]);
             let examples: Vec<_> = content.get("example").into_iter().chain(examples).collect();
-            assert!(!examples.is_empty() || !media_type.ends_with("json") || media_type.ends_with("ndjson"), "{name} has a body without an example");
+            assert!(
+                !examples.is_empty() || !media_type.ends_with("json") || media_type.ends_with("ndjson"),
+                "{name} has a body without an example"
+            );
             for example in examples {
                 // This document is an example of itself.
                 let schema = if name == "GET /openapi.json" { json!({}) } else { content["schema"].clone() };

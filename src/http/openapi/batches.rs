@@ -20,6 +20,18 @@ use crate::http::batches::{EssaysRequest, StatusBody, StatusQuery};
 use crate::http::essays::EssaysQuery;
 use crate::http::listing::ListQuery;
 
+/// What can be asked about a batch that is known.
+const FROM_A_BATCH: [&str; 8] = [
+    "provideEssays",
+    "listEssays",
+    "amendPrompt",
+    "readBatch",
+    "requestPipeline",
+    "retryPhase",
+    "cancelBatch",
+    "listAttempts",
+];
+
 pub(super) fn operations() -> Vec<Operation> {
     let user = Audience::User;
     let prompt = json!({ "references": { "student_prompt_text": { "storage_id": "prompt-1" } } });
@@ -38,12 +50,14 @@ pub(super) fn operations() -> Vec<Operation> {
                     "batch_id": BATCH_ID, "correlation_id": CORRELATION_ID, "status": "registered",
                 }),
             )
-            .with(&[ETAG, super::operation::REPLAYED]),
+            .with(&[ETAG, super::operation::REPLAYED])
+            .leads("batch_id", "/batch_id", &FROM_A_BATCH),
         Operation::get("/v1/batches", "listBatches", "List the user's batches")
             .text("The newest first. A page may be short and go on all the same: go by `next_cursor`.")
             .audience(user)
             .query::<ListQuery>()
-            .answer::<Listing>(200, "A page.", json!({ "batches": [summary_example()], "next_cursor": null })),
+            .answer::<Listing>(200, "A page.", json!({ "batches": [summary_example()], "next_cursor": null }))
+            .leads("batch_id", "/batches/0/batch_id", &FROM_A_BATCH),
         Operation::post("/v1/batches/{batch_id}/essays", "provideEssays", "Send essays")
             .text("Fills the next slots; with the last one the batch is ready.")
             .audience(user)

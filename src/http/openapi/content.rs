@@ -14,7 +14,8 @@ pub(super) fn operations() -> Vec<Operation> {
             .audience(Audience::User)
             .body::<StoreRequest>(json!({ "text": "I receive letters." }))
             .answer::<Stored>(201, "It is stored.", json!({ "storage_id": STORAGE_ID }))
-            .with(&[LOCATION]),
+            .with(&[LOCATION])
+            .leads("storage_id", "/storage_id", &["readContent"]),
         Operation::get("/v1/content/{storage_id}", "readContent", "Read a text")
             .audience(Audience::User)
             .answer_as::<String>(200, "The text.", "text/plain; charset=utf-8", json!("I receive letters."))

@@ -15,7 +15,8 @@ pub(super) fn operations() -> Vec<Operation> {
             .text("Of every user, the newest first.")
             .audience(Audience::Operator)
             .query::<LettersQuery>()
-            .answer::<Letters>(200, "A page.", json!({ "dead_letters": [letter("open")], "next_cursor": null })),
+            .answer::<Letters>(200, "A page.", json!({ "dead_letters": [letter("open")], "next_cursor": null }))
+            .leads("letter_id", "/dead_letters/0/id", &["readDeadLetter", "redriveDeadLetter", "discardDeadLetter"]),
         Operation::get("/internal/v1/dead-letters/{letter_id}", "readDeadLetter", "Read a dead letter")
             .text("With its message, and all that happened to it.")
             .audience(Audience::Operator)

@@ -83,6 +83,11 @@ impl Document {
         let headers: Map<_, _> =
             names.map(|name| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }))).collect();
         let mut described = json!({ "description": answer.text, "headers": headers });
+        let links = answer.links.iter().flat_map(|link| link.operations.iter().map(move |id| (*id, link)));
+        for (id, link) in links {
+            let value = format!("$response.body#{}", link.pointer);
+            described["links"][id] = json!({ "operationId": id, "parameters": { link.parameter: value } });
+        }
         if let Some(content) = &answer.content {
             let schema = (content.schema)(&mut self.answers);
             let mut media = json!({ "schema": schema });

@@ -18,8 +18,8 @@ pub(super) fn operations() -> Vec<Operation> {
     let (events, place) = (Audience::Events, "00000000000000a1-42");
     let group = json!({ "group": "reports", "after": place, "lag": 0, "moved_at": AT, "connected": false });
     let data = json!({
-        "event_name": "batch.phase.skipped", "batch_id": BATCH_ID, "phase_name": "spellcheck",
-        "skip_reason": "already_completed", "timestamp": AT,
+        "batch_id": BATCH_ID, "phase_name": "spellcheck", "skip_reason": "already_completed",
+        "correlation_id": CORRELATION_ID, "metadata": { "entity_id": BATCH_ID, "entity_type": "batch" },
     });
     let topic = "huleedu.batch.phase.skipped.v1";
     vec![

@@ -32,6 +32,16 @@ pub(super) struct Answer {
     pub(super) content: Option<Content>,
     /// Names of the document's headers.
     pub(super) headers: Vec<&'static str>,
+    pub(super) links: Vec<Link>,
+}
+
+/// Operations that an answer leads to.
+pub(super) struct Link {
+    /// Their parameter.
+    pub(super) parameter: &'static str,
+    /// Where its value stands in the body of the answer.
+    pub(super) pointer: &'static str,
+    pub(super) operations: &'static [&'static str],
 }
 
 /// What is in an answer.
@@ -163,13 +173,13 @@ impl Operation {
         example: Value,
     ) -> Self {
         let content = Content { media_type, schema: |schemas| schemas.subschema_for::<T>(), example };
-        self.answers.push(Answer { status, text, content: Some(content), headers: Vec::new() });
+        self.answers.push(Answer { status, text, content: Some(content), headers: Vec::new(), links: Vec::new() });
         self
     }
 
     /// Answers nothing but a status.
     pub(super) fn empty_answer(mut self, status: u16, text: &'static str) -> Self {
-        self.answers.push(Answer { status, text, content: None, headers: Vec::new() });
+        self.answers.push(Answer { status, text, content: None, headers: Vec::new(), links: Vec::new() });
         self
     }
 
@@ -181,6 +191,20 @@ impl Operation {
         self
     }
 
+    /// What the last answer has at `pointer` is the `parameter` of these operations.
+    pub(super) fn leads(
+        mut self,
+        parameter: &'static str,
+        pointer: &'static str,
+        operations: &'static [&'static str],
+    ) -> Self {
+        if let Some(answer) = self.answers.last_mut() {
+            answer.links.push(Link { parameter, pointer, operations });
+        }
+        self
+    }
+
+    /// Fails in this way too, as the resource has it.
     pub(super) fn fails(mut self, status: u16, code: &'static str, why: &'static str) -> Self {
         self.failures.push(Failure { status, code, why });
         self

@@ -32,6 +32,7 @@ pub(super) fn operations() -> Vec<Operation> {
             }))
             .answer::<JobMade>(202, "The job is made.", made)
             .with(&[LOCATION, REPLAYED])
+            .leads("job_id", "/job_id", &["readRetryJob", "stopRetryJob"])
             .answer::<JobPreview>(200, "What would happen (`dry_run`); the first 100 batches by name.", json!({
                 "status": "dry_run", "total": 2, "would_be_retried": 1,
                 "would_be_refused": [{ "error": "nlp is in_progress; it can be retried once it has ended", "count": 1 }],

@@ -96,7 +96,7 @@ pub(super) fn parameters() -> Value {
             one is made where it is missing or no UUID.", &json!({ "type": "string" })),
         "IdempotencyKey": in_header("Idempotency-Key", "Names the request: it takes effect once, and a repetition \
             within 24 hours gets the first answer again.", &json!({
-            "type": "string", "pattern": "^[!#-~]{1,255}$", "maxLength": 255,
+            "type": "string", "pattern": "^[\\t -~]*[!-~][\\t -~]*$", "maxLength": 255,
         })),
         "IfMatch": in_header("If-Match", "The versions of the batch that the request is about, as `ETag` says them; up \
             to 16, or `*` for any.", &json!({

@@ -28,7 +28,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .text(LEASE)
             .audience(worker)
             .body::<LeaseBody>(json!({ "worker_id": "spellcheck-1", "phases": ["spellcheck"], "wait_ms": 100 }))
-            .answer::<Tasks<'static>>(200, "The tasks.", json!({ "tasks": [task_example(&task)] })),
+            .answer::<Tasks<'static>>(200, "The tasks.", json!({ "tasks": [task_example(&task)] })).leads("task_id", "/tasks/0/task_id", &["keepTask", "completeTask", "failTask"]),
         Operation::post("/v1/workers/tasks/{task_id}/heartbeat", "keepTask", "Say that the work goes on")
             .text("The lease counts anew, up to the attempt's deadline.")
             .audience(worker)
