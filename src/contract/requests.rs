@@ -1,7 +1,8 @@
 //! What clients ask for: the pipeline request that travels on the bus, and the bodies of the HTTP routes.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::enums::CourseCode;
@@ -39,6 +40,7 @@ pub struct ClientBatchPipelineRequest {
 
 /// `PipelinePromptPayload`: exactly one of the two (contract, Phases and pipelines).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = one_prompt)]
 pub struct PromptPayload {
     /// An assignment, which names a prompt.
     #[serde(default)]
@@ -46,6 +48,12 @@ pub struct PromptPayload {
     /// A stored prompt.
     #[serde(default)]
     pub cms_prompt_ref: Option<StorageReferences>,
+}
+
+fn one_prompt(schema: &mut Schema) {
+    let one = |there: &str, not: &str| json!({ "required": [there], "properties": { there: { "not": { "type": "null" } }, not: { "type": "null" } } });
+    let choices = [one("assignment_id", "cms_prompt_ref"), one("cms_prompt_ref", "assignment_id")];
+    schema.insert("oneOf".to_owned(), json!(choices));
 }
 
 /// `BatchRegistrationRequestV1`. Numbers are as wide as JSON's, so that one out of range is refused with its reason and

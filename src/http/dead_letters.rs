@@ -24,6 +24,7 @@ const DEFAULT_PAGE: usize = 50;
 /// Where a letter stands, as clients write it.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "DeadLetterState")]
 pub(super) enum StateName {
     Open,
     Redriven,

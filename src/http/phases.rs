@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::batches::batch_id;
 use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size};
+use super::openapi::schemas::one_scope;
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
@@ -82,6 +83,7 @@ pub(super) fn reason_or_default(reason: Option<RetryReason>) -> String {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[schemars(transform = one_scope)]
 pub(super) struct RetryPhaseRequest {
     /// The phase, in any case.
     #[schemars(with = "Phase")]

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::batches::MAX_TEXT_BYTES;
 use super::context::{Body, CorrelationId, LARGE_BODY_BYTES, answer, respond};
-use super::openapi::schemas::{Time, written};
+use super::openapi::schemas::{Time, one_result, written};
 use super::{Gateway, Problem};
 use crate::contract::requests::ClientId;
 use crate::contract::{ErrorCode, PhaseName, Text};
@@ -283,6 +283,7 @@ pub(super) struct CompleteBody {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[schemars(transform = one_result)]
 pub(super) struct EssayBody {
     essay_id: ClientId,
     text_storage_id: Option<ClientId>,

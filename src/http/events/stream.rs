@@ -60,6 +60,7 @@ pub(in crate::http) struct StreamQuery {
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "StreamStart")]
 pub(in crate::http) enum From {
     Start,
     Now,

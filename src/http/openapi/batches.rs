@@ -134,6 +134,8 @@ impl JsonSchema for Registration {
         if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
             required.retain(|name| name != "user_id");
         }
+        let about = "`user_id` may be left out where the request says otherwise who asks.";
+        schema.insert("description".to_owned(), about.into());
         schema
     }
 }

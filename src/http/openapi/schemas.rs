@@ -45,6 +45,28 @@ pub(in crate::http) fn one_text(schema: &mut Schema) {
     schema.insert("oneOf".to_owned(), json!([one("text", "text_storage_id"), one("text_storage_id", "text")]));
 }
 
+/// Forbids two members that are both of such a kind.
+fn not_both(schema: &mut Schema, one: (&str, &Value), other: (&str, &Value)) {
+    let both = json!({ "not": { "required": [one.0, other.0], "properties": { one.0: one.1, other.0: other.1 } } });
+    if let Some(all) = schema.ensure_object().entry("allOf").or_insert_with(|| json!([])).as_array_mut() {
+        all.push(both);
+    }
+}
+
+/// What a worker brings of an essay is another text, where it is stored, or an error.
+pub(in crate::http) fn one_result(schema: &mut Schema) {
+    let (text, there) = (json!({ "type": "string" }), json!({ "not": { "type": "null" } }));
+    not_both(schema, ("text", &text), ("text_storage_id", &text));
+    for other in ["text", "text_storage_id", "metrics"] {
+        not_both(schema, ("error", &there), (other, &there));
+    }
+}
+
+/// A retry is of these essays, of the failed ones, or of all.
+pub(in crate::http) fn one_scope(schema: &mut Schema) {
+    not_both(schema, ("essay_ids", &json!({ "type": "array" })), ("only_failed", &json!({ "const": true })));
+}
+
 /// Stands for an error.
 #[derive(Debug)]
 pub(super) enum ProblemDetails {}
