@@ -15,6 +15,8 @@ pub(super) struct Document {
     answers: SchemaGenerator,
     tags: Vec<Value>,
     paths: Map<String, Value>,
+    /// Errors that operations have in common.
+    problems: Map<String, Value>,
 }
 
 const ABOUT: &str = "Runs batches of essays through pipelines of phases, and re-runs a single failed phase when asked.\n\n\
@@ -34,7 +36,7 @@ fn generator(contract: Contract) -> SchemaGenerator {
 impl Document {
     pub(super) fn new() -> Self {
         let (requests, answers) = (generator(Contract::Deserialize), generator(Contract::Serialize));
-        Self { requests, answers, tags: Vec::new(), paths: Map::new() }
+        Self { requests, answers, tags: Vec::new(), paths: Map::new(), problems: Map::new() }
     }
 
     /// Adds the operations of a resource.
@@ -55,7 +57,7 @@ impl Document {
         }
         let header = |name: &&str| json!({ "$ref": format!("#/components/parameters/{name}") });
         parameters.extend(["CorrelationId"].iter().chain(&operation.parameters).map(header));
-        let mut responses = problems::of(&operation);
+        let mut responses = problems::of(&operation, &mut self.problems);
         for answer in &operation.answers {
             responses.insert(answer.status.to_string(), self.answer(answer));
         }
@@ -122,6 +124,7 @@ impl Document {
             "paths": self.paths,
             "components": {
                 "schemas": all,
+                "responses": self.problems,
                 "parameters": schemas::parameters(),
                 "headers": schemas::headers(),
                 "securitySchemes": schemas::security_schemes(),

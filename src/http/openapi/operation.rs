@@ -72,6 +72,7 @@ pub(super) struct Operation {
     pub(super) body: Option<RequestBody>,
     pub(super) answers: Vec<Answer>,
     pub(super) failures: Vec<Failure>,
+    pub(super) needs_store: bool,
 }
 
 pub(super) const IDEMPOTENCY_KEY: &str = "IdempotencyKey";
@@ -96,6 +97,7 @@ impl Operation {
             body: None,
             answers: Vec::new(),
             failures: Vec::new(),
+            needs_store: true,
         }
     }
 
@@ -222,12 +224,8 @@ impl Operation {
         self.fails(429, "RATE_LIMIT", why)
     }
 
-    /// Whether it works while there is no store.
-    pub(super) fn needs_no_store(&self) -> bool {
-        self.tag_is_health() || self.path == "/openapi.json"
-    }
-
-    fn tag_is_health(&self) -> bool {
-        matches!(self.path, "/healthz" | "/livez")
+    /// Works while there is no store, too.
+    pub(super) fn without_store(self) -> Self {
+        Self { needs_store: false, ..self }
     }
 }

@@ -50,20 +50,32 @@ fn implied(operation: &Operation) -> Vec<Failure> {
         failures.push(MOVED);
     }
     failures.push(MISTAKE);
-    if !operation.needs_no_store() {
+    if operation.needs_store {
         failures.push(BUSY);
     }
     failures
 }
 
-/// The error answers of an operation, by status.
-pub(super) fn of(operation: &Operation) -> Map<String, Value> {
+/// The error answers of an operation, by status. Those that it has in common with others are put into `common`, and
+/// referred to.
+pub(super) fn of(operation: &Operation, common: &mut Map<String, Value>) -> Map<String, Value> {
     let implied = implied(operation);
     let mut all: Vec<&Failure> = operation.failures.iter().chain(&implied).collect();
     // The stable order keeps an operation's own words before those that it has in common with others.
     all.sort_by_key(|failure| failure.status);
     let groups = all.chunk_by(|one, other| one.status == other.status);
-    groups.map(|failures| (failures[0].status.to_string(), answer(failures))).collect()
+    let mut described = |failures: &[&Failure]| {
+        let status = failures[0].status;
+        if operation.failures.iter().any(|own| own.status == status) {
+            return answer(failures);
+        }
+        let codes: Vec<_> = failures.iter().map(|failure| failure.code).collect();
+        let name = codes.join("-");
+        let reference = json!({ "$ref": format!("#/components/responses/{name}") });
+        common.entry(name).or_insert_with(|| answer(failures));
+        reference
+    };
+    groups.map(|failures| (failures[0].status.to_string(), described(failures))).collect()
 }
 
 fn answer(failures: &[&Failure]) -> Value {

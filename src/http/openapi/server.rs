@@ -17,9 +17,10 @@ pub(super) fn health() -> Vec<Operation> {
     };
     vec![
         Operation::get("/healthz", "health", "How is the server?")
+            .without_store()
             .answer::<Health>(200, "It serves.", answer("healthy", "serving", true))
             .answer::<Health>(503, "It cannot work.", answer("unhealthy", "the store failed", false)),
-        Operation::get("/livez", "isAlive", "Does the process answer?").answer::<Alive>(
+        Operation::get("/livez", "isAlive", "Does the process answer?").without_store().answer::<Alive>(
             200,
             "It does.",
             json!({ "status": "alive" }),
@@ -35,6 +36,7 @@ pub(super) fn health() -> Vec<Operation> {
 pub(super) fn description() -> Vec<Operation> {
     vec![
         Operation::get("/openapi.json", "describe", "Read this document")
+            .without_store()
             .header(IF_NONE_MATCH)
             .answer::<Map<String, Value>>(200, "This document.", json!({ "openapi": "3.1.0" }))
             .with(&[super::operation::ETAG])
