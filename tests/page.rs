@@ -13,15 +13,16 @@ use reqwest::header::IF_NONE_MATCH;
 
 /// The files of the page: where they are served, and their text.
 fn files() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/page");
-    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let mut files: Vec<_> = files
-        .map(|file| {
+    let mut files = Vec::new();
+    for (folder, index) in [("page", "/"), ("docs", "/docs")] {
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http").join(folder);
+        for entry in fs::read_dir(place).expect("a folder") {
+            let file = entry.expect("an entry").path();
             let name = file.file_name().expect("a name").to_string_lossy().into_owned();
-            let path = if name == "index.html" { "/".to_owned() } else { format!("/page/{name}") };
-            (path, fs::read_to_string(&file).expect("text"))
-        })
-        .collect();
+            let path = if name == "index.html" { index.to_owned() } else { format!("/{folder}/{name}") };
+            files.push((path, fs::read_to_string(&file).expect("text")));
+        }
+    }
     files.sort();
     files
 }
@@ -110,15 +111,17 @@ fn no_file_loads_from_elsewhere_or_makes_html_of_text() {
 
 #[test]
 fn the_markup_has_no_code_and_no_style_of_its_own() {
-    let (_, html) = files().into_iter().find(|(path, _)| path == "/").expect("the page");
-    let tags = html.split('<').map(|rest| rest.split('>').next().unwrap_or_default());
+    let pages: Vec<_> = files().into_iter().filter(|(path, _)| type_of(path).starts_with("text/html")).collect();
+    assert_eq!(pages.len(), 2);
+    let tags =
+        pages.iter().flat_map(|(_, html)| html.split('<')).map(|rest| rest.split('>').next().unwrap_or_default());
     for tag in tags {
         let attributes = tag.split_whitespace().skip(1);
         for attribute in attributes.filter(|_| !tag.starts_with('!')) {
             assert!(!attribute.starts_with("on") && !attribute.starts_with("style="), "{tag}");
         }
         assert!(!tag.starts_with("style"), "{tag}");
-        assert!(!tag.starts_with("script") || tag.contains("src=\"page/"), "{tag}");
+        assert!(!tag.starts_with("script") || tag.contains("src=\"page/") || tag.contains("src=\"docs/"), "{tag}");
     }
 }
 
@@ -128,9 +131,11 @@ fn every_import_is_there() {
     let files = files();
     let served: BTreeSet<_> = files.iter().map(|(path, _)| path.as_str()).collect();
     for (path, text) in &files {
-        for part in text.split("from \"./").skip(1) {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for part in text.split("from \".").skip(1) {
             let name = part.split('"').next().unwrap_or_default();
-            assert!(served.contains(format!("/page/{name}").as_str()), "{path} imports {name}");
+            let place = name.strip_prefix('.').map_or_else(|| format!("{folder}{name}"), str::to_owned);
+            assert!(served.contains(place.as_str()), "{path} imports {place}");
         }
     }
 }

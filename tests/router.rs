@@ -27,9 +27,11 @@ const RENEWAL: usize = 100;
 const MAX_ANSWER: usize = 64 * 1_024 * 1_024;
 
 /// Every route: its method, its path, and which body fits it.
-const ROUTES: [(&str, &str, Fit); 40] = [
+const ROUTES: [(&str, &str, Fit); 42] = [
     ("GET", "/", Fit::Nothing),
     ("GET", "/page/app.js", Fit::Nothing),
+    ("GET", "/docs", Fit::Nothing),
+    ("GET", "/openapi.json", Fit::Nothing),
     ("GET", "/v1/batches", Fit::Nothing),
     ("POST", "/v1/batches/register", Fit::Registration),
     ("POST", "/v1/batches/{batch}/essays", Fit::Essays),

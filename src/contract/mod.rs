@@ -27,7 +27,7 @@ pub use message::{Group, Headers, Message};
 pub use names::{ErrorCode, EventName};
 pub use notifications::Notice;
 pub use pipeline_state::{EssayProcessingCounts, PipelineStateDetail, ProcessingPipelineState};
-pub use shared::{EssayRef, StorageReferences, SystemMetadata};
+pub use shared::{EssayRef, MAX_REFERENCE_CHARS, MAX_REFERENCE_MEMBERS, StorageReferences, SystemMetadata};
 pub use text::{Text, TextError};
 pub use topics::Topic;
 

@@ -1,13 +1,14 @@
 //! The state of a batch's pipelines, as clients and services read it.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::enums::PipelineExecutionStatus;
 
 /// How the essays of a phase came out so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct EssayProcessingCounts {
     /// Essays that the phase got.

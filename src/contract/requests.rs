@@ -1,6 +1,8 @@
 //! What clients ask for: the pipeline request that travels on the bus, and the bodies of the HTTP routes.
 
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::enums::CourseCode;
@@ -37,7 +39,8 @@ pub struct ClientBatchPipelineRequest {
 }
 
 /// `PipelinePromptPayload`: exactly one of the two (contract, Phases and pipelines).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = one_prompt)]
 pub struct PromptPayload {
     /// An assignment, which names a prompt.
     #[serde(default)]
@@ -47,14 +50,22 @@ pub struct PromptPayload {
     pub cms_prompt_ref: Option<StorageReferences>,
 }
 
+fn one_prompt(schema: &mut Schema) {
+    let one = |there: &str, not: &str| json!({ "required": [there], "properties": { there: { "not": { "type": "null" } }, not: { "type": "null" } } });
+    let choices = [one("assignment_id", "cms_prompt_ref"), one("cms_prompt_ref", "assignment_id")];
+    schema.insert("oneOf".to_owned(), json!(choices));
+}
+
 /// `BatchRegistrationRequestV1`. Numbers are as wide as JSON's, so that one out of range is refused with its reason and
 /// not as a malformed body.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchRegistrationRequest {
     /// How many essays will come; more than none.
+    #[schemars(range(min = 1, max = 1_000))]
     pub expected_essay_count: i64,
     /// Their ids, where the client wants to choose them; one for each essay.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 1_000))]
     pub essay_ids: Option<Vec<ClientId>>,
     /// The course.
     pub course_code: CourseCode,
@@ -74,6 +85,7 @@ pub struct BatchRegistrationRequest {
     pub cj_default_llm_model: Option<Text<0, 255>>,
     /// Its temperature, 0 to 2.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 2))]
     pub cj_default_temperature: Option<f64>,
     /// The assignment the essays belong to.
     #[serde(default)]
@@ -81,7 +93,7 @@ pub struct BatchRegistrationRequest {
 }
 
 /// `BatchPromptAmendmentRequest`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BatchPromptAmendmentRequest {
     /// The prompt from now on.
     pub student_prompt_ref: StorageReferences,

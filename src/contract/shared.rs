@@ -3,18 +3,37 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::enums::{ContentType, ProcessingStage};
 use super::names::EventName;
 
 /// `StorageReferenceMetadata`: where a batch's contents lie, by what they are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct StorageReferences {
     /// For each content type its storage id, path and the like.
     #[serde(default)]
+    #[schemars(transform = bounded)]
     pub references: BTreeMap<ContentType, BTreeMap<String, String>>,
+}
+
+/// The most members of one content type in a reference to a prompt, and the most characters of each string. Every
+/// command that needs the prompt carries the reference.
+pub const MAX_REFERENCE_MEMBERS: usize = 16;
+/// See [`MAX_REFERENCE_MEMBERS`].
+pub const MAX_REFERENCE_CHARS: usize = 1_024;
+
+fn bounded(schema: &mut Schema) {
+    let text = json!({ "type": "string", "maxLength": MAX_REFERENCE_CHARS });
+    for reference in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        *reference.1 = json!({
+            "type": "object", "maxProperties": MAX_REFERENCE_MEMBERS, "propertyNames": { "maxLength": MAX_REFERENCE_CHARS },
+            "additionalProperties": text,
+        });
+    }
 }
 
 /// `EssayProcessingInputRefV1`: one essay, as it is handed from phase to phase.

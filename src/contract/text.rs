@@ -1,7 +1,9 @@
 //! Strings of a client request: trimmed first, then checked.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A string from a client, trimmed, with between `MIN` and `MAX` characters (characters, not bytes).
@@ -56,6 +58,25 @@ impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
+    }
+}
+
+impl<const MIN: usize, const MAX: usize> JsonSchema for Text<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Text{MIN}To{MAX}").into()
+    }
+
+    /// White space around it is not counted, so one that has to be there has more in it than that.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let mut schema = json_schema!({ "type": "string", "minLength": MIN, "maxLength": MAX });
+        if MIN > 0 {
+            schema.insert("pattern".to_owned(), "\\S".into());
+        }
+        schema
     }
 }
 

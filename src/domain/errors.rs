@@ -1,5 +1,8 @@
 //! Errors of phases: whether trying again may help, and how long to wait before it.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -15,6 +18,16 @@ pub enum Category {
     Transient,
     /// It will not.
     Permanent,
+}
+
+impl JsonSchema for Category {
+    fn schema_name() -> Cow<'static, str> {
+        "Category".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": [Self::Transient.as_str(), Self::Permanent.as_str()] })
+    }
 }
 
 impl Category {

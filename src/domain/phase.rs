@@ -1,9 +1,11 @@
 //! A phase of a batch: its state, and how its essays came out.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -24,6 +26,16 @@ pub enum Phase {
     Nlp,
     /// Writes feedback.
     AiFeedback,
+}
+
+impl JsonSchema for Phase {
+    fn schema_name() -> Cow<'static, str> {
+        "Phase".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Self::ALL.map(|phase| phase.name().as_str()) })
+    }
 }
 
 impl Phase {

@@ -9,11 +9,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag, parse};
+use super::openapi::schemas::{Time, one_text, written};
+use super::openapi::state::PipelineState;
 use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
 use crate::contract::{BatchClientStatus, BatchStatus, CourseCode, PhaseName, ProcessingPipelineState, Text};
@@ -61,15 +64,19 @@ pub(super) async fn register(
     .await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct EssaysRequest {
+    #[schemars(length(min = 1, max = MAX_ESSAYS))]
     essays: Vec<EssayRequest>,
     user_id: Option<ClientId>,
 }
 
-#[derive(Deserialize)]
-struct EssayRequest {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(transform = one_text)]
+pub(super) struct EssayRequest {
     file_name: Text<1, 255>,
+    /// The text itself; or `text_storage_id`, where it is stored.
+    #[schemars(transform = written)]
     text: Option<String>,
     text_storage_id: Option<ClientId>,
 }
@@ -149,10 +156,11 @@ pub(super) async fn amend_prompt(
     Ok((etag(&batch), Json(body)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct StatusQuery {
     /// How long to wait for the batch to come to rest, in milliseconds.
     #[serde(default)]
+    #[schemars(range(max = MAX_WAIT_MS))]
     wait_ms: u64,
 }
 
@@ -211,27 +219,33 @@ fn shown(batch: &Batch, body: Bytes) -> Response {
 }
 
 /// The body of a status.
-#[derive(Serialize)]
-struct StatusBody<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StatusBody<'a> {
     batch_id: Uuid,
     status: BatchClientStatus,
     details: StatusDetails,
     batch_context: StatusContext<'a>,
+    #[schemars(with = "PipelineState")]
     pipeline_state: ProcessingPipelineState,
+    /// Since when a phase has been over half its deadline.
+    #[schemars(with = "Option<Time>")]
     stuck_since: Option<Timestamp>,
+    /// Phases whose result is older than what they were made of.
     stale: Vec<PhaseName>,
 }
 
-#[derive(Serialize)]
-struct StatusDetails {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StatusDetails {
     batch_status: BatchStatus,
     essays_received: u16,
+    #[schemars(with = "Time")]
     registered_at: Timestamp,
+    #[schemars(with = "Time")]
     updated_at: Timestamp,
 }
 
-#[derive(Serialize)]
-struct StatusContext<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StatusContext<'a> {
     course_code: CourseCode,
     expected_essay_count: usize,
     user_id: &'a str,

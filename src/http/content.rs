@@ -4,15 +4,18 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::batches::MAX_TEXT_BYTES;
 use super::context::Body;
+use super::openapi::schemas::written;
 use super::{Gateway, Problem};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct StoreRequest {
+    #[schemars(transform = written)]
     text: String,
 }
 

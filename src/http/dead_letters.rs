@@ -5,10 +5,12 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::context::{Body, Identity, Named, page_size, respond};
+use super::context::{Body, Identity, MAX_PAGE, Named, page_size, respond};
 use super::listing::reason;
 use super::{Gateway, Problem};
 use crate::contract::Topic;
@@ -20,9 +22,10 @@ use crate::engine::{Answer, Decided, Decisions, LetterFilter, MAX_DECISIONS, Und
 const DEFAULT_PAGE: usize = 50;
 
 /// Where a letter stands, as clients write it.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum StateName {
+#[schemars(rename = "DeadLetterState")]
+pub(super) enum StateName {
     Open,
     Redriven,
     Discarded,
@@ -38,13 +41,18 @@ impl From<StateName> for LetterState {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LettersQuery {
+    /// Where the letter stands.
     state: Option<StateName>,
+    /// The topic of its message.
     topic: Option<Topic>,
+    /// How many to list at the most; 50 where nothing is said.
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<usize>,
     /// The id of the last letter of the page before.
+    #[schemars(with = "Option<Uuid>")]
     cursor: Option<String>,
 }
 
@@ -115,15 +123,16 @@ fn event_view(event: &LetterEvent) -> Value {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DecisionRequest {
     user_id: Option<ClientId>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DecisionsRequest {
+    #[schemars(with = "Vec<Uuid>", length(min = 1, max = MAX_DECISIONS))]
     ids: Vec<ClientId>,
     user_id: Option<ClientId>,
 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -16,12 +17,15 @@ use super::{Gateway, Problem};
 use crate::domain::{Batch, EssayResult, Phase, PhaseRecord, Rejected, Slot};
 use crate::engine::Reader;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EssaysQuery {
     /// The slot of the first essay to list.
     #[serde(default)]
+    #[schemars(range(max = Slot::MAX))]
     from: Slot,
+    /// How many to list at the most.
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<usize>,
 }
 

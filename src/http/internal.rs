@@ -3,12 +3,14 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::batches::{BatchState, read_state};
 use super::context::{Body, etag};
+use super::openapi::state::PipelineName;
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::ClientId;
@@ -24,9 +26,11 @@ pub(super) async fn pipeline_state(
     Ok((etag(&batch), Json(answer)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct DefineRequest {
     batch_id: ClientId,
+    /// A phase, or `comprehensive`.
+    #[schemars(with = "PipelineName")]
     requested_pipeline: Text<1, 100>,
     #[expect(dead_code, reason = "required by the contract; the answer does not repeat it")]
     correlation_id: Uuid,

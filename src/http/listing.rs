@@ -5,33 +5,38 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::context::{Identity, page_size};
+use super::context::{Identity, MAX_PAGE, page_size};
+use super::openapi::schemas::Time;
 use super::{Gateway, Problem};
 use crate::contract::{BatchClientStatus, ErrorCode, PipelineExecutionStatus};
-use crate::domain::{Batch, BatchId, Filter, Millis};
+use crate::domain::{Batch, BatchId, Filter, Millis, Phase};
 use crate::engine::Place;
 
 /// How many batches a page has where nobody says.
 const DEFAULT_PAGE: usize = 50;
 
 /// A filter, as clients write it.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FilterRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<BatchClientStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Phase>")]
     phase: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     phase_status: Option<PipelineExecutionStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<ErrorCode>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     since: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     until: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stuck: Option<bool>,
@@ -54,17 +59,31 @@ impl FilterRequest {
 }
 
 /// The same in a query, with which page of the result is wanted. (A query's fields cannot be flattened: they are text.)
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Where the batch stands.
     status: Option<BatchClientStatus>,
+    /// A phase that was asked for; what is said of a phase is about this one.
+    #[schemars(with = "Option<Phase>")]
     phase: Option<String>,
+    /// Where a phase stands.
     phase_status: Option<PipelineExecutionStatus>,
+    /// What a phase failed with last.
     error_code: Option<ErrorCode>,
+    /// Registered then or later.
+    #[schemars(with = "Option<Time>")]
     since: Option<Timestamp>,
+    /// Registered before.
+    #[schemars(with = "Option<Time>")]
     until: Option<Timestamp>,
+    /// A phase has been over half its deadline.
     stuck: Option<bool>,
+    /// How many to list at the most; 50 where nothing is said.
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<usize>,
+    /// The `next_cursor` of the page before.
+    #[schemars(regex(pattern = r"^[0-9a-f]{1,13}\.[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"))]
     cursor: Option<String>,
 }
 

@@ -23,6 +23,7 @@ mod limit;
 mod listing;
 mod metrics;
 mod notifications;
+mod openapi;
 mod page;
 mod phases;
 mod problem;
@@ -143,7 +144,7 @@ pub fn router(gateway: Gateway) -> Router {
         .merge(for_role(Role::Events, &bearers, event_routes()))
         .merge(for_role(Role::Metrics, &bearers, metrics_routes()))
         .merge(health_routes())
-        .merge(page::routes().layer(browsers::page()))
+        .merge(page::routes().merge(openapi::routes()).layer(browsers::page()))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -28,12 +28,20 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// The type of a document for programs.
+pub(super) const JSON: &str = "application/json";
+
+/// Something that stays the same for as long as the program runs, and its tag, so that whoever has it is told so.
+pub(super) struct File {
+    content_type: &'static str,
+    body: Bytes,
+    tag: HeaderValue,
+}
+
 /// A file of the page.
 struct Asset {
     path: &'static str,
-    content_type: &'static str,
-    body: &'static [u8],
-    tag: LazyLock<HeaderValue, fn() -> HeaderValue>,
+    file: LazyLock<File, fn() -> File>,
 }
 
 /// The files: where each is served, its type, and where it lies.
@@ -41,14 +49,12 @@ macro_rules! assets {
     ($($path:literal, $content_type:ident, $file:literal;)+) => {
         [$(Asset {
             path: $path,
-            content_type: $content_type,
-            body: include_bytes!($file),
-            tag: LazyLock::new(|| tag_of(include_bytes!($file))),
+            file: LazyLock::new(|| File::new($content_type, Bytes::from_static(include_bytes!($file)))),
         },)+]
     };
 }
 
-static ASSETS: [Asset; 23] = assets! {
+static ASSETS: [Asset; 29] = assets! {
     "/", HTML, "page/index.html";
     "/page/style.css", CSS, "page/style.css";
     "/page/views.css", CSS, "page/views.css";
@@ -72,6 +78,12 @@ static ASSETS: [Asset; 23] = assets! {
     "/page/rows.js", SCRIPT, "page/rows.js";
     "/page/timeline.js", SCRIPT, "page/timeline.js";
     "/page/words.js", SCRIPT, "page/words.js";
+    "/docs", HTML, "docs/index.html";
+    "/docs/docs.css", CSS, "docs/docs.css";
+    "/docs/docs.js", SCRIPT, "docs/docs.js";
+    "/docs/operation.js", SCRIPT, "docs/operation.js";
+    "/docs/schema.js", SCRIPT, "docs/schema.js";
+    "/docs/send.js", SCRIPT, "docs/send.js";
 };
 
 fn tag_of(body: &[u8]) -> HeaderValue {
@@ -83,32 +95,37 @@ fn tag_of(body: &[u8]) -> HeaderValue {
 /// The routes of the page. They answer while the store is still being opened, too.
 pub(super) fn routes() -> Router<Gateway> {
     ASSETS.iter().fold(Router::new(), |router, asset| {
-        router.route(asset.path, get(move |headers: HeaderMap| async move { serve(asset, &headers) }))
+        router.route(asset.path, get(move |headers: HeaderMap| async move { asset.file.serve(&headers) }))
     })
 }
 
-fn serve(asset: &Asset, headers: &HeaderMap) -> Response {
-    let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut known = known.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
-    let is_known = known.any(|tag| tag == "*" || tag.as_bytes() == asset.tag.as_bytes());
-    let mut response = if is_known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        Bytes::from_static(asset.body).into_response()
-    };
-    let text = HeaderValue::from_static;
-    let fixed = [
-        (CONTENT_TYPE, text(asset.content_type)),
-        (ETAG, asset.tag.clone()),
-        // Its paths stay the same when the program is another, so it is asked for anew each time.
-        (CACHE_CONTROL, text("no-cache")),
-        (CONTENT_SECURITY_POLICY, text(POLICY)),
-        (X_CONTENT_TYPE_OPTIONS, text("nosniff")),
-        (X_FRAME_OPTIONS, text("DENY")),
-        (REFERRER_POLICY, text("no-referrer")),
-    ];
-    for (name, value) in fixed {
-        response.headers_mut().insert(name, value);
+impl File {
+    pub(super) fn new(content_type: &'static str, body: Bytes) -> Self {
+        let tag = tag_of(&body);
+        Self { content_type, body, tag }
     }
-    response
+
+    /// The file, or that it is the one that whoever asks has.
+    pub(super) fn serve(&self, headers: &HeaderMap) -> Response {
+        let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+        let mut known = known.flat_map(|tags| tags.split(',')).map(|tag| tag.trim().trim_start_matches("W/"));
+        let is_known = known.any(|tag| tag == "*" || tag.as_bytes() == self.tag.as_bytes());
+        let mut response =
+            if is_known { StatusCode::NOT_MODIFIED.into_response() } else { self.body.clone().into_response() };
+        let text = HeaderValue::from_static;
+        let fixed = [
+            (CONTENT_TYPE, text(self.content_type)),
+            (ETAG, self.tag.clone()),
+            // Its paths stay the same when the program is another, so it is asked for anew each time.
+            (CACHE_CONTROL, text("no-cache")),
+            (CONTENT_SECURITY_POLICY, text(POLICY)),
+            (X_CONTENT_TYPE_OPTIONS, text("nosniff")),
+            (X_FRAME_OPTIONS, text("DENY")),
+            (REFERRER_POLICY, text("no-referrer")),
+        ];
+        for (name, value) in fixed {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
 }

@@ -7,12 +7,14 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::batches::batch_id;
 use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size};
+use super::openapi::schemas::one_scope;
 use super::{Gateway, Problem, credits};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
@@ -21,11 +23,15 @@ use crate::domain::view::attempt_view;
 use crate::domain::{AttemptOutcome, Batch, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
 use crate::engine::{DEFAULT_RETRY_REASON, Reader, Submission};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct PipelineRequest {
+    /// The last phase; all that it depends on runs before it. In any case.
+    #[schemars(with = "Phase")]
     requested_pipeline: Text<1, 100>,
+    /// The batch of the path again.
     batch_id: Option<ClientId>,
     user_id: Option<ClientId>,
+    /// Whether this is the retry of that one phase.
     is_retry: Option<bool>,
     retry_reason: Option<RetryReason>,
     prompt_payload: Option<PromptPayload>,
@@ -79,15 +85,25 @@ pub(super) fn reason_or_default(reason: Option<RetryReason>) -> String {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(transform = one_scope)]
 pub(super) struct RetryPhaseRequest {
+    /// The phase, in any case.
+    #[schemars(with = "Phase")]
     phase_name: Text<1, 100>,
     user_id: Option<ClientId>,
+    /// Why; "User initiated retry" where nothing is said.
     retry_reason: Option<RetryReason>,
+    /// Only these essays.
+    #[schemars(length(min = 1, max = MAX_ESSAYS))]
     essay_ids: Option<Vec<ClientId>>,
+    /// Only the essays that failed, or never arrived and could now. Not with `essay_ids`.
     only_failed: Option<bool>,
+    /// Whether the completed phases below run again after success.
     downstream: Option<bool>,
+    /// Whether what has completed runs again.
     force: Option<bool>,
+    /// Whether to say what would happen, and nothing more.
     dry_run: Option<bool>,
 }
 
@@ -176,12 +192,14 @@ fn plan(batch: &Batch, phase: Phase, correlation_id: Uuid) -> Value {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct AttemptsQuery {
     /// The number of the first attempt to list.
     #[serde(default)]
+    #[schemars(range(max = u32::MAX))]
     from: u32,
     /// How many to list at the most.
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<usize>,
 }
 
@@ -237,7 +255,7 @@ fn was_cancelled(batch: &Batch, state: &PhaseState) -> bool {
     is_now || matches!(state, PhaseState::Cancelled { .. })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct CancelRequest {
     user_id: Option<ClientId>,
     reason: Option<RetryReason>,

@@ -8,8 +8,10 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::context::{Body, CorrelationId, Identity, MAX_PAGE, page_size, respond};
 use super::listing::{FilterRequest, reason};
@@ -17,21 +19,28 @@ use super::phases::reason_or_default;
 use super::{Gateway, Problem};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, RetryReason};
-use crate::domain::{Batch, BatchId, JobId, JobMember, MemberResult, Millis, PhaseState, RetryJob};
+use crate::domain::{Batch, BatchId, JobId, JobMember, MemberResult, Millis, Phase, PhaseState, RetryJob};
 use crate::engine::{Answer, JobPreview, JobProgress, JobRequest, MAX_PER_SECOND};
 
 /// How many batches are retried in a second where nobody says.
 const DEFAULT_PER_SECOND: u32 = 10;
 
 /// An unknown member is an error: a `dry_run` with a slip in it would be the real thing.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryJobRequest {
     filter: FilterRequest,
+    /// The phase, in any case.
+    #[schemars(with = "Phase")]
     phase: Text<1, 100>,
+    /// Only the essays that failed, or never arrived and could now.
     only_failed: Option<bool>,
+    /// Why.
     reason: Option<RetryReason>,
+    /// How many batches are retried in a second; 10 where nothing is said.
+    #[schemars(range(min = 1, max = MAX_PER_SECOND))]
     per_second: Option<u32>,
+    /// Whether to say what would happen, and nothing more.
     dry_run: Option<bool>,
     user_id: Option<ClientId>,
 }
@@ -82,11 +91,13 @@ fn no_such_job() -> Problem {
     Problem::not_found("there is no such retry job")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JobQuery {
     /// The place of the first batch to show.
+    #[schemars(range(max = u32::MAX))]
     from: Option<u32>,
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<usize>,
 }
 
@@ -109,11 +120,13 @@ pub(super) async fn read(
     Ok(Json(body).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JobsQuery {
+    #[schemars(range(min = 1, max = MAX_PAGE))]
     limit: Option<usize>,
     /// The id of the last job of the page before.
+    #[schemars(with = "Option<Uuid>")]
     cursor: Option<String>,
 }
 

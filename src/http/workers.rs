@@ -8,14 +8,16 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::batches::MAX_TEXT_BYTES;
 use super::context::{Body, CorrelationId, LARGE_BODY_BYTES, answer, respond};
+use super::openapi::schemas::{Time, one_result, written};
 use super::{Gateway, Problem};
 use crate::contract::requests::ClientId;
 use crate::contract::{ErrorCode, Message, PhaseName, Text};
@@ -66,14 +68,23 @@ impl FromStr for TaskId {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct LeaseBody {
+    /// How the worker names itself; on record with its attempts.
     worker_id: ClientId,
+    /// What it can do: `remote` phases of this server.
+    #[schemars(with = "Vec<Phase>", length(min = 1, max = Phase::ALL.len()))]
     phases: Vec<Text<1, 100>>,
+    /// How many tasks it takes at once.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = MAX_LEASES))]
     max: usize,
+    /// How long to wait for something to do, in milliseconds.
     #[serde(default)]
+    #[schemars(range(max = MAX_WAIT_MS))]
     wait_ms: u64,
+    /// How long the lease lasts without a sign of life, in milliseconds; a minute where nothing is said.
+    #[schemars(range(min = *LEASE_MS.start(), max = *LEASE_MS.end()))]
     lease_ms: Option<u64>,
 }
 
@@ -149,32 +160,38 @@ fn shown(leased: &[Leased]) -> Result<Vec<u8>, Problem> {
     serde_json::to_vec(&Tasks { tasks }).map_err(|_| Problem::broken())
 }
 
-#[derive(Serialize)]
-struct Tasks<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Tasks<'a> {
     tasks: Vec<TaskView<'a>>,
 }
 
 /// An attempt, as its worker reads it.
-#[derive(Serialize)]
-struct TaskView<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TaskView<'a> {
     task_id: String,
     batch_id: Uuid,
     phase: PhaseName,
     attempt: u32,
     essays: Vec<EssayView>,
+    /// What the students were asked to write, where the phase needs it.
+    #[schemars(with = "Option<Map<String, Value>>")]
     prompt: Value,
     correlation_id: Uuid,
     /// The trace of the request that caused the attempt, for a worker that has one of its own to go on with.
     traceparent: Option<String>,
     lease_token: Uuid,
+    #[schemars(with = "Time")]
     lease_expires_at: Timestamp,
     /// When the attempt ends, whatever its worker says.
+    #[schemars(with = "Time")]
     deadline: Timestamp,
+    /// The envelope of the command, as it was sent.
+    #[schemars(with = "Map<String, Value>")]
     command: &'a RawValue,
 }
 
-#[derive(Serialize)]
-struct EssayView {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct EssayView {
     essay_id: String,
     slot: u16,
     text_storage_id: String,
@@ -232,17 +249,17 @@ fn open_lease(batch: &Batch, phase: Phase) -> Option<(&Attempt, &Lease, Millis)>
     Some((attempt, attempt.lease.as_deref()?, deadline))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct HeartbeatBody {
     lease_token: Uuid,
     progress: Option<Progress>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "the number of essays that are done, or the list of their ids")]
-enum Progress {
-    Count(u32),
-    Essays(Vec<ClientId>),
+pub(super) enum Progress {
+    Count(#[schemars(range(max = MAX_ESSAYS))] u32),
+    Essays(#[schemars(length(max = MAX_ESSAYS))] Vec<ClientId>),
 }
 
 /// The worker lives, and goes on.
@@ -274,24 +291,32 @@ pub(super) async fn heartbeat(
     Ok(Json(body).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct CompleteBody {
     lease_token: Uuid,
+    /// Each essay of the task, once.
+    #[schemars(length(min = 1, max = MAX_ESSAYS))]
     essays: Vec<EssayBody>,
 }
 
-#[derive(Deserialize)]
-struct EssayBody {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(transform = one_result)]
+pub(super) struct EssayBody {
     essay_id: ClientId,
     text_storage_id: Option<ClientId>,
+    #[schemars(transform = written)]
     text: Option<String>,
+    /// At most 1 KiB; handed on to the next phases.
     metrics: Option<Value>,
+    /// Why it did not come out; then nothing else is there.
     error: Option<ErrorBody>,
 }
 
-#[derive(Deserialize)]
-struct ErrorBody {
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct ErrorBody {
+    #[schemars(with = "ErrorCode")]
     error_code: Text<1, 100>,
+    /// Whether trying again may help; the code decides where nothing is said.
     category: Option<Category>,
     message: Option<String>,
 }
@@ -355,11 +380,13 @@ pub(super) async fn complete(
     give_back(gateway.engine()?, task, lease_token, work, contents, correlation_id).await
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 pub(super) struct FailBody {
     lease_token: Uuid,
     #[serde(flatten)]
     error: ErrorBody,
+    /// The shortest wait before the next attempt.
+    #[schemars(range(max = MAX_RETRY_AFTER_MS))]
     retry_after_ms: Option<u64>,
 }
 

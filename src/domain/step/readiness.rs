@@ -9,7 +9,9 @@ use super::announce::Data;
 use super::{Context, Draft, Step};
 use crate::contract::events::BatchContentProvisioningCompleted;
 use crate::contract::requests::{BatchRegistrationRequest, ClientId};
-use crate::contract::{BatchStatus, EssayRef, EventName, StorageReferences, Text};
+use crate::contract::{
+    BatchStatus, EssayRef, EventName, MAX_REFERENCE_CHARS, MAX_REFERENCE_MEMBERS, StorageReferences, Text,
+};
 use crate::domain::MAX_ESSAYS;
 use crate::domain::batch::{Batch, BatchDetails, BatchId, Class, Essay, EssayContent, Slot};
 use crate::domain::rejection::Rejected;
@@ -75,11 +77,6 @@ impl Registration {
         Ok(Self { batch, essay_ids, details })
     }
 }
-
-/// The most members of one content type in a reference to a prompt, and the most characters of each string. Every
-/// command that needs the prompt carries the reference.
-const MAX_REFERENCE_MEMBERS: usize = 16;
-const MAX_REFERENCE_CHARS: usize = 1_024;
 
 /// Whether a reference to a prompt is of a size that references have.
 pub(super) fn require_small(prompt: &StorageReferences) -> Result<(), Rejected> {

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,9 +14,11 @@ use crate::engine::Acknowledged;
 use crate::http::context::Body;
 use crate::http::{Gateway, Problem};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct Acknowledgement {
+    /// The id of an event, as the stream gave it.
+    #[schemars(regex(pattern = "^[0-9a-f]{16}-(0|[1-9][0-9]{0,17})$"))]
     id: ClientId,
 }
 

@@ -13,9 +13,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-pub(super) use groups::{acknowledge, forget, list};
+pub(super) use groups::{Acknowledgement, acknowledge, forget, list};
 pub(super) use seats::Streams;
-pub(super) use stream::stream;
+pub(super) use stream::{StreamQuery, stream};
 
 use super::body::Received;
 use super::{Gateway, Problem};

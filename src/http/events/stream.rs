@@ -15,6 +15,7 @@ use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -40,19 +41,27 @@ const UNBUFFERED: (HeaderName, HeaderValue) =
 /// When a client should come back whose stream ended.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct StreamQuery {
+    /// Only these topics: their names, with commas between them.
     topics: Option<String>,
+    /// Only what is about this batch.
+    #[schemars(with = "Option<uuid::Uuid>")]
     batch_id: Option<String>,
+    /// Who reads: the stream begins where this group is.
+    #[schemars(regex(pattern = "^[a-z0-9._-]{1,100}$"))]
     group: Option<String>,
+    /// As the header, for those who can send none.
     last_event_id: Option<String>,
+    /// Where a stream begins that knows no event and has no group yet; `now` where nothing is said.
     from: Option<From>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum From {
+#[schemars(rename = "StreamStart")]
+pub(in crate::http) enum From {
     Start,
     Now,
 }
