@@ -5,6 +5,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -103,9 +104,10 @@ fn view(account: &Account, balance: &Balance) -> Value {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BalancesQuery {
+    #[schemars(range(min = 1, max = 200))]
     limit: Option<usize>,
     /// The last balance of the page before.
     cursor: Option<String>,
@@ -140,11 +142,12 @@ pub(super) async fn read(
     Ok(Json(view(&account, &balance)).into_response())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetRequest {
     /// Has to be there, since nothing and null are far from the same.
     #[serde(deserialize_with = "number_or_null")]
+    #[schemars(required, range(max = MAX_CREDITS))]
     credits: Option<u64>,
 }
 
@@ -164,7 +167,7 @@ pub(super) async fn set(
     respond_changed(change.await?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AdjustRequest {
     credits: i64,

@@ -142,6 +142,7 @@ fn security(audience: Audience) -> Value {
         Audience::Operator => json!([{ "operator": [] }, {}]),
         Audience::Worker => json!([{ "worker": [] }, {}]),
         Audience::Events => json!([{ "events": [] }, {}]),
+        Audience::Metrics => json!([{ "metrics": [] }, {}]),
     }
 }
 

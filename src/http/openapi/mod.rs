@@ -9,6 +9,8 @@ mod batches;
 #[expect(dead_code, reason = "types that stand for answers which are built as JSON; only their schemas are used")]
 mod content;
 #[expect(dead_code, reason = "types that stand for answers which are built as JSON; only their schemas are used")]
+mod credits;
+#[expect(dead_code, reason = "types that stand for answers which are built as JSON; only their schemas are used")]
 mod dead_letters;
 mod document;
 #[expect(dead_code, reason = "types that stand for answers which are built as JSON; only their schemas are used")]
@@ -47,7 +49,7 @@ use operation::Operation;
 type Resource = (&'static str, &'static str, fn() -> Vec<Operation>);
 
 /// Every resource, in the order in which people read of them. What is not here is in no document.
-const RESOURCES: [Resource; 11] = [
+const RESOURCES: [Resource; 13] = [
     ("Batches", "Batches of essays: registered, filled, looked at.", batches::operations),
     ("Phases", "Pipelines of phases, and the retry of one phase.", phases::operations),
     ("Bulk retries", "One phase of many batches, retried.", retry_jobs::operations),
@@ -56,8 +58,10 @@ const RESOURCES: [Resource; 11] = [
     ("Workers", "Work of `remote` phases: leased, kept alive, brought back.", workers::operations),
     ("Events", "Envelopes of the contract: posted, and read as they are published.", events::operations),
     ("Internal", "For other services and whoever runs the server.", internal::operations),
+    ("Credits", "What a pipeline would cost, and who has how many credits.", credits::operations),
     ("Dead letters", "Messages that no consumer could handle, until somebody decides.", dead_letters::operations),
     ("Health", "Is it alive, is it ready, how is it.", server::health),
+    ("Metrics", "Everything that is counted.", server::metrics),
     ("Description", "This document.", server::description),
 ];
 

@@ -16,6 +16,7 @@ pub(super) enum Audience {
     Operator,
     Worker,
     Events,
+    Metrics,
 }
 
 /// A body of a request.
@@ -107,6 +108,10 @@ impl Operation {
 
     pub(super) fn post(path: &'static str, id: &'static str, summary: &'static str) -> Self {
         Self::new("post", path, id, summary)
+    }
+
+    pub(super) fn put(path: &'static str, id: &'static str, summary: &'static str) -> Self {
+        Self::new("put", path, id, summary)
     }
 
     pub(super) fn patch(path: &'static str, id: &'static str, summary: &'static str) -> Self {

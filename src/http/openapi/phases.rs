@@ -38,6 +38,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .not_found("there is no such batch, or nothing to retry")
             .conflict("a pipeline is running, or the batch is not ready")
             .fails(409, "BCS_PIPELINE_DEPENDENCY_RESOLUTION_FAILED", "a phase before it has not completed")
+            .fails(402, "INSUFFICIENT_CREDITS", "it costs more credits than are left")
             .limited("more pipelines in a minute, or more retries, than a user can have"),
         Operation::post("/v1/batches/{batch_id}/retry-phase", "retryPhase", "Retry one phase")
             .text(RETRY)

@@ -113,6 +113,8 @@ pub(super) fn parameters() -> Value {
         "letter_id": in_path("letter_id", "The dead letter.", &uuid, BATCH_ID),
         "storage_id": in_path("storage_id", "What the text is stored under.", &text(255), STORAGE_ID),
         "task_id": in_path("task_id", "The task, as the lease named it.", &text(255), &format!("{BATCH_ID}.nlp.1")),
+        "kind": in_path("kind", "Whose balance.", &json!({ "type": "string", "enum": ["users", "organisations"] }), "users"),
+        "id": in_path("id", "The id of the user or the organisation.", &text(255), "teacher-7"),
         "group": in_path("group", "The group of readers.", &group, "reports"),
         "CorrelationId": in_header("X-Correlation-ID", "What connects the request with all that it causes. Another \
             one is made where it is missing or no UUID.", &json!({ "type": "string" })),
@@ -169,5 +171,7 @@ pub(super) fn security_schemes() -> Value {
         "worker": bearer("The workers' token. None is needed where the server has none and listens on loopback."),
         "events": bearer("The token of services that speak events. None is needed where the server has none and \
             listens on loopback."),
+        "metrics": bearer("The token of whoever watches. None is needed where the server has none and listens on \
+            loopback."),
     })
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
-use super::operation::{IF_NONE_MATCH, Operation};
+use super::operation::{Audience, IF_NONE_MATCH, Operation};
 use super::schemas::Word;
 
 pub(super) fn health() -> Vec<Operation> {
@@ -30,6 +30,16 @@ pub(super) fn health() -> Vec<Operation> {
             "It is ready.",
             json!({ "status": "ready" }),
         ),
+    ]
+}
+
+pub(super) fn metrics() -> Vec<Operation> {
+    vec![
+        Operation::get("/metrics", "readMetrics", "Read the metrics")
+            .text("For Prometheus, in its text format 0.0.4.")
+            .audience(Audience::Metrics)
+            .without_store()
+            .answer_as::<String>(200, "The metrics.", "text/plain", Value::Null),
     ]
 }
 

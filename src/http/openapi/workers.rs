@@ -90,7 +90,8 @@ fn task_example(task: &str) -> Value {
     json!({
         "task_id": task, "batch_id": BATCH_ID, "phase": "spellcheck", "attempt": 1,
         "essays": [{ "essay_id": ESSAY_ID, "slot": 0, "text_storage_id": STORAGE_ID, "spellcheck_metrics": null }],
-        "prompt": null, "correlation_id": CORRELATION_ID, "lease_token": CORRELATION_ID, "lease_expires_at": AT,
+        "prompt": null, "correlation_id": CORRELATION_ID, "traceparent": null, "lease_token": CORRELATION_ID,
+        "lease_expires_at": AT,
         "deadline": AT, "command": { "event_type": "huleedu.els.spellcheck.initiate.command.v1" },
     })
 }
