@@ -108,6 +108,30 @@ async fn a_log_whose_newest_segment_is_unreadable_is_refused() {
     assert_eq!(process.client.get("/v1/batches").await.json()["batches"].as_array().map(Vec::len), Some(6));
 }
 
+#[tokio::test]
+async fn events_that_are_lost_are_not_taken_for_others() {
+    let sound = store_of_batches().await;
+    let file = fs::read_dir(sound.path().join("events")).expect("there are some").next().expect("one").expect("one");
+    let damaged = tempfile::tempdir().expect("a directory");
+    copy(sound.path(), damaged.path());
+    let path = damaged.path().join("events").join(file.file_name());
+    let events = OpenOptions::new().write(true).open(&path).expect("a file");
+    events.set_len(file.metadata().expect("a length").len() - 100).expect("cut");
+    must_be_refused(damaged.path(), "was cut short", "without that file");
+
+    // The way back: the file goes, with what was in it, and nobody takes what comes then for what was there.
+    fs::remove_file(path).expect("removed");
+    for directory in [&sound, &damaged] {
+        let process = Process::serve(&["--data-dir", directory.path().to_str().expect("a path")]);
+        process.signal("TERM");
+        assert_eq!(process.wait().code(), Some(0));
+    }
+    verify(damaged.path());
+    verify(sound.path());
+    let name = |directory: &Path| database(directory).open_tree("rephase").expect("a tree").get(b"u").expect("read");
+    assert_ne!(name(damaged.path()).map(|name| name[..8].to_vec()), name(sound.path()).map(|name| name[..8].to_vec()));
+}
+
 /// A directory whose server was killed with commits that are in the journal and not yet in the database.
 async fn unsettled_store() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("a directory");

@@ -320,6 +320,28 @@ async fn a_group_keeps_its_place_over_kill_9_and_only_an_acknowledgement_moves_i
 }
 
 #[tokio::test]
+async fn what_a_crash_leaves_between_the_files_and_the_journal_is_no_hole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a path");
+    let serve = |retain: &str| Process::serve(&["--data-dir", data, "--retain-events", retain]);
+    let process = serve("10");
+    post_many(&process.client, 20).await;
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(0));
+    // The first ones are in a file, the last ones in the journal, and those in between are too old.
+    let process = serve("10");
+    let sent = post_many(&process.client, 30).await;
+    process.kill();
+    verify(directory.path());
+    // What has gone does not come back because more is retained.
+    let process = serve("1000");
+    assert_eq!(ids(&Reader::open(&process.client, "?from=start").await.take(10).await), sent[20..]);
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(0));
+    verify(directory.path());
+}
+
+#[tokio::test]
 async fn no_more_is_retained_than_was_said_and_what_is_missed_is_told() {
     let directory = tempfile::tempdir().expect("a directory");
     let setup = |retain_events| Setup { data: kept(directory.path()), retain_events, ..Setup::default() };

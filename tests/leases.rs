@@ -278,6 +278,19 @@ async fn the_same_work_is_answered_as_it_was() {
 }
 
 #[tokio::test]
+async fn the_same_work_that_comes_many_times_at_once_is_answered_as_once() {
+    let Server { client, .. } = &Server::start(setup()).await;
+    waiting(client, 2).await;
+    let worker = Worker::new(client, "one");
+    let task = worker.lease("spellcheck").await;
+    let complete = || worker.complete(&task);
+    let (first, second, third, fourth) = tokio::join!(complete(), complete(), complete(), complete());
+    for answer in [&first, &second, &third, &fourth] {
+        assert_eq!((answer.status, &answer.text), (200, &first.text));
+    }
+}
+
+#[tokio::test]
 async fn essays_can_fail_one_by_one_and_all_together() {
     let server = Server::start(setup()).await;
     let (client, worker) = (&server.client, Worker::new(&server.client, "w1"));

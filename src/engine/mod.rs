@@ -76,7 +76,7 @@ use credits::Ledger;
 use durable::Durable;
 use job_runner::Jobs;
 use leases::Desk;
-use once::{InFlight, Once};
+use once::{InFlight, Once, Reservation};
 use partition::Partition;
 use request::{Cause, Request, StepReply, StepRequest};
 use round::Listeners;
@@ -282,6 +282,31 @@ impl Engine {
         render: impl FnOnce(&Batch) -> Answer + Send + 'static,
     ) -> Result<(Answer, bool), Error> {
         let reservation = self.shared.in_flight.reserve(key).ok_or(Error::KeyInFlight)?;
+        self.submit_reserved(batch, submission, (key, reservation), render).await
+    }
+
+    /// As [`Engine::submit_once`], and where the same request is being served it waits for its turn, and gets that answer.
+    ///
+    /// # Errors
+    /// Besides those of [`Engine::submit`], [`Error::KeyReused`].
+    pub async fn submit_in_turn(
+        &self,
+        batch: BatchId,
+        submission: Submission,
+        key: RequestKey,
+        render: impl FnOnce(&Batch) -> Answer + Send + 'static,
+    ) -> Result<(Answer, bool), Error> {
+        let reservation = self.shared.in_flight.reserve_in_turn(key).await;
+        self.submit_reserved(batch, submission, (key, reservation), render).await
+    }
+
+    async fn submit_reserved(
+        &self,
+        batch: BatchId,
+        submission: Submission,
+        (key, reservation): (RequestKey, Reservation),
+        render: impl FnOnce(&Batch) -> Answer + Send + 'static,
+    ) -> Result<(Answer, bool), Error> {
         let once = Some(Once { key, render: Box::new(render), reservation });
         match self.send(batch, Submission { once, ..submission }).await? {
             StepReply::Answered(answer) => Ok((answer, false)),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
 use super::Error;
 use crate::domain::{Batch, Millis};
@@ -64,7 +65,14 @@ impl std::fmt::Debug for Once {
 /// The keys of requests that are being served. Two requests with one key may be about batches of different partitions,
 /// so no partition can tell by itself.
 #[derive(Clone, Default)]
-pub(super) struct InFlight(Arc<Mutex<HashSet<[u8; 32]>>>);
+pub(super) struct InFlight(Arc<Served>);
+
+#[derive(Default)]
+struct Served {
+    keys: Mutex<HashSet<[u8; 32]>>,
+    /// One of them is free again.
+    freed: Notify,
+}
 
 /// A key that nobody else is served with until this is dropped.
 pub(super) struct Reservation {
@@ -75,13 +83,27 @@ pub(super) struct Reservation {
 impl InFlight {
     /// Reserves `key`, unless it is.
     pub(super) fn reserve(&self, key: RequestKey) -> Option<Reservation> {
-        let is_new = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.hash);
+        let is_new = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.hash);
         is_new.then(|| Reservation { keys: self.clone(), hash: key.hash })
+    }
+
+    /// Waits until nobody else is served with `key`, and reserves it.
+    pub(super) async fn reserve_in_turn(&self, key: RequestKey) -> Reservation {
+        loop {
+            let mut freed = std::pin::pin!(self.0.freed.notified());
+            // Before it is looked at, so that what is freed meanwhile is heard.
+            freed.as_mut().enable();
+            if let Some(reservation) = self.reserve(key) {
+                return reservation;
+            }
+            freed.await;
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.keys.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
+        self.keys.0.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.hash);
+        self.keys.0.freed.notify_waiters();
     }
 }

@@ -144,10 +144,11 @@ pub(super) async fn read(
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("required" = ["credits"]))]
 pub(super) struct SetRequest {
     /// Has to be there, since nothing and null are far from the same.
     #[serde(deserialize_with = "number_or_null")]
-    #[schemars(required, range(max = MAX_CREDITS))]
+    #[schemars(range(max = MAX_CREDITS))]
     credits: Option<u64>,
 }
 

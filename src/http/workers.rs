@@ -421,7 +421,7 @@ async fn give_back(
     let TaskId { batch, phase, attempt } = task;
     let input = Input::LeaseReturned { phase, attempt, token, work };
     let submission = Submission::new(input, correlation_id).with_contents(contents);
-    let done = engine.submit_once(batch, submission, key, move |batch| {
+    let done = engine.submit_in_turn(batch, submission, key, move |batch| {
         let last = batch.phase_state(phase).and_then(|state| state.attempt()).filter(|last| last.number == attempt);
         let end = last.and_then(|last| last.end.as_ref());
         let body = json!({

@@ -102,17 +102,28 @@ impl Archive {
         let events = &events[events.partition_point(|(sequence, _)| *sequence < known)..];
         let Some(&(first, _)) = events.first() else { return Ok(()) };
         let added: u64 = events.iter().map(|(_, stored)| stored.len() as u64).sum();
-        let grows = last.filter(|last| last.end == first && last.bytes + added <= SMALL_BYTES);
         let oldest = self.oldest.load(Ordering::Acquire);
-        let before = match grows {
+        let is_small = |last: &Segment| last.end == first && last.bytes + added <= SMALL_BYTES;
+        let (grows, before) = match last.filter(is_small) {
             Some(last) if oldest < last.end => {
-                self.read_segment(last, oldest.max(last.first), usize::MAX, usize::MAX)?
+                match self.read_segment(last, oldest.max(last.first), usize::MAX, usize::MAX) {
+                    Ok(before) => (Some(last), before),
+                    // It stays as it is, and whoever reads it is told.
+                    Err(error) => {
+                        tracing::error!(%error, "a file of events cannot be read, so it does not grow");
+                        (None, Vec::new())
+                    }
+                }
             }
-            Some(_) | None => Vec::new(),
+            forgotten => (forgotten, Vec::new()),
         };
         let first = before.first().map_or(first, |(before, _)| *before);
         let stored = before.iter().map(|(_, stored)| &stored[..]).chain(events.iter().map(|(_, stored)| &stored[..]));
-        let segment = self.write(first, &stored.collect::<Vec<_>>())?;
+        let segment = match self.write(first, &stored.collect::<Vec<_>>()) {
+            // The directory goes before its store does.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_durable => return Ok(()),
+            segment => segment?,
+        };
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         if grows.is_some() {
             segments.pop();
@@ -201,7 +212,10 @@ impl Archive {
 
     /// Writes a file, which is there whole and durable when this returns.
     fn write(&self, first: Sequence, events: &[&[u8]]) -> io::Result<Segment> {
-        fs::create_dir_all(&self.directory)?;
+        match fs::create_dir(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let mut bytes = header(first, events.len()).to_vec();
         let mut end = 0;
         for stored in events {
@@ -260,10 +274,20 @@ fn head_of(directory: &Path, first: Sequence) -> io::Result<Segment> {
     let read = file.read_exact_at(&mut found, 0);
     let count = u32::from_be_bytes([found[16], found[17], found[18], found[19]]);
     let is_whole = usize::try_from(count).is_ok_and(|count| header(first, count) == found);
+    let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{} {what}", path.display()));
     if read.is_err() || !is_whole {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} has no header", path.display())));
+        return Err(unfit("has no header"));
     }
-    Ok(Segment { first, end: first + u64::from(count), bytes: file.metadata()?.len() })
+    let begin = HEADER_BYTES as u64 + u64::from(count) * END_BYTES as u64;
+    let mut end = [0; END_BYTES];
+    if count > 0 {
+        file.read_exact_at(&mut end, begin - END_BYTES as u64).map_err(|_| unfit("was cut short"))?;
+    }
+    let bytes = file.metadata()?.len();
+    if begin.checked_add(u64::from_be_bytes(end)).is_none_or(|end| end > bytes) {
+        return Err(unfit("was cut short"));
+    }
+    Ok(Segment { first, end: first + u64::from(count), bytes })
 }
 
 fn damaged(sequence: Sequence) -> io::Error {

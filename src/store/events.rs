@@ -57,33 +57,47 @@ pub(super) struct Numbering {
 
 impl Numbering {
     /// How the log goes on, and what has to be written before it does.
-    pub(super) fn open(tree: &Tree, archive: Archive, retained: u64) -> Result<(Self, Option<Write>), Error> {
+    pub(super) fn open(tree: &Tree, archive: Archive, retained: u64) -> Result<(Self, Vec<Write>), Error> {
         let bound = |key: Option<sled::Result<sled::IVec>>| {
             key.map(|key| keys::event_sequence(&key.map_err(failed)?)).transpose()
         };
         let oldest = bound(tree.scan_prefix(keys::EVENTS).keys().next())?;
         let after_newest = bound(tree.scan_prefix(keys::EVENTS).keys().next_back())?.map(|newest| newest + 1);
-        let found = event_log(tree)?;
+        let archived_up_to = archive.bounds().map_or(0, |(_, end)| end);
+        let settled_up_to = events_end(tree)?;
+        let is_cut = archived_up_to < settled_up_to;
+        if is_cut && retained > 0 {
+            tracing::error!("the files of events are gone, or the newest are; another log begins");
+        }
+        // Whoever reads the old log is told of a gap, as by any that has come to an end.
+        let found = event_log(tree)?.filter(|_| !is_cut);
         let next = after_newest.unwrap_or(1).max(found.map_or(1, |(_, first)| first));
-        let next = next.max(archive.bounds().map_or(1, |(_, end)| end));
-        archive.forget_before(next.saturating_sub(retained));
-        if retained == 0 {
+        let next = next.max(archived_up_to).max(settled_up_to);
+        // What is between the files and the journal has gone, and so has what was before it.
+        let is_stale = oldest.is_some_and(|oldest| oldest > archived_up_to) || is_cut;
+        let unstored = oldest.filter(|_| is_stale).unwrap_or(0);
+        archive.forget_before(next.saturating_sub(retained).max(unstored));
+        if retained == 0 || is_cut {
             archive.clear().map_err(|error| Error::Failed(error.to_string().into()))?;
         }
         let numbering = |log| Self { log, archive, retained, oldest: oldest.unwrap_or(next), next, added: 0 };
+        let write = |key: &[u8], value: Option<Vec<u8>>| Write {
+            which: Which::State,
+            key: key.into(),
+            value: value.map(Into::into),
+        };
         match found {
-            Some((name, first)) if retained > 0 => Ok((numbering(Some(EventLog { name, first, next })), None)),
-            // What is published from now on would be missing in it.
-            Some(_) => {
-                let end = Write { which: Which::State, key: keys::EVENT_LOG.into(), value: None };
-                Ok((numbering(None), Some(end)))
+            Some((name, first)) if retained > 0 => Ok((numbering(Some(EventLog { name, first, next })), Vec::new())),
+            _ if retained == 0 => {
+                // What is published from now on would be missing in it.
+                let ends = [keys::EVENT_LOG, keys::EVENTS_END].map(|key| write(key, None));
+                Ok((numbering(None), ends.into_iter().filter(|_| found.is_some() || is_cut).collect()))
             }
-            None if retained == 0 => Ok((numbering(None), None)),
-            None => {
+            Some(_) | None => {
                 let (name, _) = uuid::Uuid::new_v4().as_u64_pair();
                 let value = [name.to_be_bytes(), next.to_be_bytes()].concat();
-                let begin = Write { which: Which::State, key: keys::EVENT_LOG.into(), value: Some(value.into()) };
-                Ok((numbering(Some(EventLog { name, first: next, next })), Some(begin)))
+                let begins = vec![write(keys::EVENT_LOG, Some(value)), write(keys::EVENTS_END, None)];
+                Ok((numbering(Some(EventLog { name, first: next, next })), begins))
             }
         }
     }
@@ -124,6 +138,13 @@ pub(super) fn event_log(tree: &Tree) -> Result<Option<(u64, Sequence)>, Error> {
     };
     let read = bytes.and_then(read);
     read.map(Some).ok_or_else(|| Error::Corrupt("the name of the log of events has the wrong length".to_owned()))
+}
+
+/// Up to which number, not included, events were settled into files.
+pub(super) fn events_end(tree: &Tree) -> Result<Sequence, Error> {
+    let Some(value) = tree.get(keys::EVENTS_END).map_err(failed)? else { return Ok(0) };
+    let bytes = value.as_ref().try_into();
+    bytes.map(u64::from_be_bytes).map_err(|_| Error::Corrupt("the end of the files of events".to_owned()))
 }
 
 /// The group and the place of a stored entry.

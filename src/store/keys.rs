@@ -25,6 +25,7 @@
 //! | `i` | owner's hash, facet, when registered u64 ms, batch | nothing: the batches of an owner |
 //! | `v` | sequence u64 | an event of the log |
 //! | `u` | | the log's name, u64, and the number of its first event, u64 |
+//! | `E` | | up to which number, not included, events were settled into files, u64 |
 //! | `y` | name | a group of readers of the log: how far it is |
 //! | `s` | whether an organisation's u8, its id | a balance of credits |
 //! | `p` | batch, version u64 | what was charged for the pipeline that the step to this version accepted |
@@ -41,7 +42,7 @@ use crate::domain::{Account, BatchId, EventGroup, Facet, JobId, LetterId, Millis
 use super::{Error, Sequence};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcgvuysp";
+pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcgvuyspE";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const COMMITS: &[u8] = b"n";
@@ -406,6 +407,7 @@ pub(super) fn facet_of(key: &[u8]) -> Option<Facet> {
 
 pub(super) const EVENTS: &[u8] = b"v";
 pub(super) const EVENT_LOG: &[u8] = b"u";
+pub(super) const EVENTS_END: &[u8] = b"E";
 pub(super) const EVENT_GROUPS: &[u8] = b"y";
 
 pub(super) fn event(sequence: Sequence) -> Vec<u8> {

@@ -243,6 +243,20 @@ fn open(options: &Options) -> Result<Opened, Error> {
     Ok(Opened { database, state, contents, commits, last_segment })
 }
 
+/// The files of events.
+fn archive(options: &Options) -> Result<Archive, Error> {
+    Archive::open(options).map_err(|error| {
+        let directory = options.directory.clone();
+        match error.kind() {
+            std::io::ErrorKind::InvalidData => {
+                let reason = format!("{error}; without that file it opens, and another log of events begins");
+                Error::Damaged { directory, reason }
+            }
+            _ => disk::directory_error(&directory, &error),
+        }
+    })
+}
+
 impl Store {
     /// Opens the store in its directory, and starts its threads.
     ///
@@ -254,6 +268,7 @@ impl Store {
         let directory = &options.directory;
         let unfit = |error: std::io::Error| disk::directory_error(directory, &error);
         let lock = DirectoryLock::acquire(directory)?;
+        let archive = archive(options)?;
         let Opened { database, state, contents, commits, last_segment } = open(options)?;
         let mut durability = Durability::new(options, &directory.join("store"))?;
         migrate::prepare(&database, state.settled(), &mut durability, directory)?;
@@ -270,7 +285,6 @@ impl Store {
         let (numbers, census) = (Arc::new(Numbers::default()), Census::default());
         let (settlements, to_settle) = std::sync::mpsc::channel();
         let (say_done, done) = std::sync::mpsc::channel();
-        let archive = Archive::open(options).map_err(unfit)?;
         let settler = Settler {
             database: database.clone(),
             // Stores of before there were files for them.
@@ -284,7 +298,7 @@ impl Store {
             failure: Arc::clone(&failure),
         };
         let settling = Settling { bytes: options.journal_bytes, unsettled: 0, is_under_way: false, settlements, done };
-        let (events, event_log_write) = Numbering::open(&state, archive.clone(), options.retain_events)?;
+        let (events, event_log_writes) = Numbering::open(&state, archive.clone(), options.retain_events)?;
         let event_log = events.log;
         let mut committer = Committer {
             state: state.clone(),
@@ -304,8 +318,8 @@ impl Store {
         if let Some(last) = last_segment {
             committer.settle_up_to(last)?;
         }
-        if let Some(write) = event_log_write {
-            committer.write(vec![write]).map_err(|reason| Error::Failed(reason.into()))?;
+        if !event_log_writes.is_empty() {
+            committer.write(event_log_writes).map_err(|reason| Error::Failed(reason.into()))?;
         }
         let (commits, requests) = tokio::sync::mpsc::channel(COMMIT_QUEUE);
         let threads = vec![

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
+use super::Sequence;
 use super::archive::Archive;
 use super::disk::Durability;
 use super::guard;
@@ -67,10 +68,15 @@ impl Settler {
         // The texts first, so that a record in the database never refers to one that is not there.
         write(self.contents.settled(), contents.iter())?;
         let is_event = |key: &sled::IVec| key.starts_with(keys::EVENTS);
-        self.archive(state.range(sled::IVec::from(keys::EVENTS)..).take_while(|(key, _)| is_event(key)))?;
+        let archived_up_to =
+            self.archive(state.range(sled::IVec::from(keys::EVENTS)..).take_while(|(key, _)| is_event(key)))?;
         let belongs =
             |(key, value): &(&sled::IVec, &Option<sled::IVec>)| !is_event(key) || (self.has_events && value.is_none());
         write(self.state.settled(), state.iter().filter(belongs))?;
+        // Should the files be lost, it is known that there were some. Behind what a log begins with.
+        if let Some(end) = archived_up_to {
+            self.state.settled().insert(keys::EVENTS_END, &end.to_be_bytes()).map_err(text)?;
+        }
         crash::reach(Point::SettleWritten);
         // The log is a sequence: with this, everything before it is there.
         self.state.settled().insert(keys::COMMITS, &commits.to_be_bytes()).map_err(text)?;
@@ -88,14 +94,16 @@ impl Settler {
         Ok(())
     }
 
-    /// Writes the events of a layer into a file of their own.
-    fn archive<'a>(&self, events: impl Iterator<Item = Written<'a>>) -> Result<(), String> {
+    /// Writes the events of a layer into a file of their own, and says up to which number there are files then, where
+    /// there were any.
+    fn archive<'a>(&self, events: impl Iterator<Item = Written<'a>>) -> Result<Option<Sequence>, String> {
         let present = |(key, value): Written<'a>| {
             let value = value.as_ref()?;
             Some(keys::event_sequence(key).map(|sequence| (sequence, value)))
         };
         let events: Vec<_> = events.filter_map(present).collect::<Result<_, _>>().map_err(text)?;
-        self.archive.put(&events).map_err(text)
+        self.archive.put(&events).map_err(text)?;
+        Ok(self.archive.bounds().filter(|_| !events.is_empty()).map(|(_, end)| end))
     }
 
     /// Seals the database, which only this thread writes. Without a seal the next start takes longer, and no more.

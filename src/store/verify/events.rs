@@ -1,6 +1,6 @@
 //! The log of events, and its groups of readers.
 
-use super::super::events::{event_log, group_of};
+use super::super::events::{event_log, events_end, group_of};
 use super::super::stored::StoredMessage;
 use super::super::{Error, Sequence, codec, keys};
 use super::{Check, shown};
@@ -14,6 +14,10 @@ impl Check<'_> {
         let log = self.sound("the log of events", event_log(&self.tree)).flatten();
         let mut newest: Option<Sequence> = None;
         let archived = self.archive.bounds();
+        let settled_up_to = self.sound("the end of the files of events", events_end(&self.tree)).unwrap_or(0);
+        if archived.map_or(0, |(_, end)| end) < settled_up_to {
+            self.violation(&format!("events before {settled_up_to} were settled, and are in no file"));
+        }
         let mut is_archive_read = false;
         for entry in self.entries(keys::EVENTS) {
             let (key, value) = entry?;
@@ -26,6 +30,8 @@ impl Check<'_> {
             {
                 if !std::mem::replace(&mut is_archive_read, true) {
                     self.archived(first, end, &mut newest);
+                    // What came in between is too old, and what is in the files is older; they go when it is settled.
+                    newest = newest.filter(|_| sequence <= end);
                 }
                 // The journal still says what is in a file already.
                 if sequence < end {

@@ -9,7 +9,7 @@ mod indexes;
 mod queues;
 
 use super::archive::Archive;
-use super::disk::{self, DirectoryLock};
+use super::disk::DirectoryLock;
 use super::keys::Aged;
 use super::layers::Tree;
 use super::migrate::FORMAT_VERSION;
@@ -58,6 +58,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
         return Err(Error::Directory { directory: options.directory.clone(), reason });
     }
     let _lock = DirectoryLock::acquire(&options.directory)?;
+    let archive = super::archive(options)?;
     let Opened { database: _database, state: tree, contents, .. } = super::open(options)?;
     match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
         Some(Ok(FORMAT_VERSION)) => {}
@@ -67,7 +68,6 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
         Some(Ok(found)) => return Err(Error::OlderFormat { found, known: FORMAT_VERSION }),
         Some(Err(_)) | None => return Err(Error::Corrupt("the format version of the store".to_owned())),
     }
-    let archive = Archive::open(options).map_err(|error| disk::directory_error(&options.directory, &error))?;
     let mut check = Check { tree, contents, archive, tell, checked: Checked::default(), timers: 0, listed: 0, ages: 0 };
     check.every_batch()?;
     check.what_belongs_to_batches()?;
