@@ -414,6 +414,65 @@ async fn browsers_are_told_what_they_may_do() {
 }
 
 #[tokio::test]
+async fn nobody_else_can_be_named_beside_a_token() {
+    let Server { client, .. } = &server(Tokens::new(SECRET.as_bytes())).await;
+    let good = token(&claims());
+    let body = |mut body: Value, named: &str| {
+        body["user_id"] = named.into();
+        Some(body)
+    };
+    let batch = register(client, &good, anonymous()).await.json()["batch_id"].as_str().expect("an id").to_owned();
+    let prompt = json!({ "student_prompt_ref": { "references": { "student_prompt_text": { "storage_id": "p" } } } });
+    for (method, path, said, status) in [
+        (Method::PATCH, format!("/v1/batches/{batch}/prompt"), prompt, 200),
+        (Method::POST, "/v1/content".to_owned(), json!({ "text": "An essay." }), 201),
+    ] {
+        let eve = with_token(client, method.clone(), &path, &good, body(said.clone(), "eve")).await;
+        assert_eq!((eve.status, &eve.json()["error_code"]), (403, &json!("AUTHORIZATION_ERROR")), "{path}");
+        assert_eq!(with_token(client, method.clone(), &path, &good, body(said.clone(), OWNER)).await.status, status);
+        assert_eq!(with_token(client, method, &path, &good, Some(said)).await.status, status, "{path}");
+    }
+    for (named, status) in [("eve", 403), (OWNER, 200)] {
+        let path = format!("/v1/notifications/stream?token={good}&user_id={named}");
+        // A stream that is there does not end.
+        let answer = client.as_nobody().request(Method::GET, &path).send().await.expect("it answers");
+        assert_eq!(answer.status(), status, "{named}");
+    }
+}
+
+/// The variables that the comments of the container's file give it, and the arguments that it is started with.
+#[test]
+fn the_container_starts_as_its_file_says() {
+    let text = include_str!("../data/Containerfile");
+    let command = text.lines().find_map(|line| line.strip_prefix("CMD ")).expect("a command");
+    let arguments: Vec<String> = serde_json::from_str(command).expect("a list");
+    let (serve, arguments) = arguments.split_first().expect("a command");
+    assert_eq!(serve, "serve");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let directory = tempfile::tempdir().expect("a directory");
+    let keys = directory.path().join("jwks.json");
+    std::fs::write(&keys, json!({ "keys": [rsa_jwk("a")] }).to_string()).expect("written");
+    for (variables, code) in [
+        (
+            vec![("REPHASE_JWKS_FILE", keys.to_str().expect("UTF-8")), ("REPHASE_ADMIN_TOKEN", "a-token-that-is-long")],
+            0,
+        ),
+        (vec![("REPHASE_ANYBODY_MAY_SAY_WHO_THEY_ARE", "true"), ("REPHASE_HOST", "localhost")], 0),
+        (vec![], 1),
+    ] {
+        let mut command = config(&arguments);
+        command.envs(variables.iter().copied());
+        let (got, _, errors) = run(command);
+        assert_eq!(got, code, "{variables:?}: {errors}");
+        for (variable, _) in variables {
+            assert!(text.contains(&format!("-e {variable}")), "{variable}");
+        }
+    }
+    let check = text.lines().find(|line| line.starts_with("HEALTHCHECK")).expect("a health check");
+    assert!(check.contains(r#"CMD ["/usr/local/bin/rephase", "health""#), "{check}");
+}
+
+#[tokio::test]
 async fn on_loopback_no_page_asks_by_a_name_of_its_own() {
     let called = |client: &Client, host: String, path: &str| {
         Client::send(client.request(Method::GET, path).header("Host", host))
