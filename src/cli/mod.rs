@@ -35,7 +35,7 @@ use std::process::ExitCode;
 
 pub use args::{Arguments, Command};
 pub use config::parse;
-pub use log::LogArguments;
+pub use log::{LogArguments, SERVE_LEVEL};
 use output::conclude;
 
 /// What is made from now on, a state or its backup, is for its owner alone: texts of pupils are in it. What is there
