@@ -110,10 +110,13 @@ impl App {
         Self::begin(options, manual.clock(), Some(manual)).await
     }
 
-    async fn begin(options: Options, clock: Clock, manual: Option<ManualClock>) -> anyhow::Result<Self> {
+    async fn begin(mut options: Options, clock: Clock, manual: Option<ManualClock>) -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
         let address = listener.local_addr().context("the listener has no address")?;
+        if address.ip().to_canonical().is_loopback() {
+            options.access.browsers = options.access.browsers.on_loopback();
+        }
         let drain = CancellationToken::new();
         let (limits, tls, access) = (options.limits.clone(), options.tls.clone(), options.access.clone());
         let (is_test, is_secure) = (manual.is_some(), tls.is_some());

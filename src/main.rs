@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&format!("{error:#}")),
     };
     // All but the server tell their own story; a server inside of them only has to say what went wrong unexpectedly.
-    let default_level = if matches!(arguments.command, Command::Serve(_)) { "info" } else { "error" };
+    let default_level = if matches!(arguments.command, Command::Serve(_)) { cli::SERVE_LEVEL } else { "error" };
     arguments.log.start(default_level);
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -2,8 +2,9 @@
 
 mod harness;
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -190,6 +191,66 @@ async fn what_is_not_whole_is_refused_and_leaves_nothing() {
     let error = app::restore(original.path(), &file).expect_err("it is not empty");
     assert!(error.to_string().contains("it is not empty"), "{error}");
     verify(original.path());
+}
+
+/// What others may do with what is at `path` and below it.
+fn open_to_others(path: &Path, found: &mut Vec<String>) {
+    let about = path.metadata().expect("it is there");
+    let mode = about.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        found.push(format!("{} {mode:o}", path.display()));
+    }
+    if about.is_dir() {
+        for entry in std::fs::read_dir(path).expect("a directory") {
+            open_to_others(&entry.expect("an entry").path(), found);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_state_and_its_backup_are_for_their_owner_alone() {
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let (data, copy) = (elsewhere.path().join("data"), elsewhere.path().join("copy"));
+    let (file, stopped) = (elsewhere.path().join("backup.jsonl"), elsewhere.path().join("stopped.jsonl"));
+    // One that was there keeps what it is, and others were given.
+    let shared = elsewhere.path().join("shared");
+    std::fs::create_dir(&shared).expect("made");
+    std::fs::set_permissions(&shared, Permissions::from_mode(0o750)).expect("set");
+    let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
+    // As most systems have it.
+    let rephase = |arguments: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask 022; exec {} {arguments}", env!("CARGO_BIN_EXE_rephase"))]);
+        command
+    };
+    let serve = |data: &Path| {
+        let mut command = rephase(&format!("serve --listen 127.0.0.1:0 --latency-ms 0 --data-dir {}", text(data)));
+        command.stdout(std::process::Stdio::piped());
+        Process::spawn(command).expect("it serves")
+    };
+    let process = serve(&data);
+    let batch = process.client.ready_batch(2).await;
+    process.client.pipeline(&batch, "nlp").await;
+    process.client.until_settled(&batch).await;
+    let (code, _, errors) = run(rephase(&format!("backup {} --url {}", text(&file), process.url)));
+    assert_eq!(code, 0, "{errors}");
+    process.signal("TERM");
+    assert!(process.wait().success());
+    for arguments in [
+        format!("backup {} --data-dir {}", text(&stopped), text(&data)),
+        format!("restore {} --data-dir {}", text(&file), text(&copy)),
+    ] {
+        let (code, _, errors) = run(rephase(&arguments));
+        assert_eq!(code, 0, "{errors}");
+    }
+    let mut found = Vec::new();
+    for path in [&data, &copy, &file, &stopped] {
+        open_to_others(path, &mut found);
+    }
+    assert_eq!(found, [""; 0]);
+    serve(&shared).kill();
+    open_to_others(&shared, &mut found);
+    assert_eq!(found, [format!("{} 750", shared.display())]);
 }
 
 #[tokio::test]

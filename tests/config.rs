@@ -26,6 +26,7 @@ impl Files {
 /// `rephase config` with nothing of the environment of the tests.
 fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rephase"));
+    command.env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("REPHASE_") {
             command.env_remove(name);
@@ -127,6 +128,15 @@ fn a_slip_in_the_file_is_named_with_its_line_and_what_was_meant() {
         ("[worker]\nnlp = \"remote\"", "line 1: there is no option worker; did you mean workers?"),
         ("json = true", "there is no option json"),
         ("config = \"other.toml\"", "cannot name another"),
+        ("LISTEN = \"127.0.0.1:0\"", "there is no option LISTEN; did you mean listen?"),
+        ("url = \"a\"", "line 1: there is no option url\n"),
+        ("zzzzzzz = 1", "line 1: there is no option zzzzzzz\n"),
+        ("cors-origin = 5", "line 1: cors-origin is a string, not an integer"),
+        ("data-dir = 5", "data-dir is a string, not an integer"),
+        ("[workers]\nspelcheck = \"remote\"", "line 2: workers: invalid value 'spelcheck=remote'"),
+        ("[workers]\nspelcheck = \"remote\"", "did you mean spellcheck?"),
+        ("deadline = [\n\"nlp=5\",\n\"nlp=x\"]", "line 3: deadline: invalid value 'nlp=x'"),
+        ("[deadline]\nnlp = 5\nall = \"x\"", "line 3: deadline: invalid value 'all=x'"),
         ("seed = \"7\"", "line 1: seed is an integer, not a string"),
         ("seed = 1.5", "seed is an integer, not a float"),
         ("seed = -1", "seed: invalid value '-1'"),
@@ -136,7 +146,7 @@ fn a_slip_in_the_file_is_named_with_its_line_and_what_was_meant() {
         ("listen = { a = 1 }", "listen is a string, not a table"),
         ("journal-mib = 100000", "journal-mib: invalid value '100000'"),
         ("auth = \"nobody\"", "[possible values: dev, jwt]"),
-        ("[workers]\nnlp = \"who\"", "workers: invalid value 'nlp=who'"),
+        ("[workers]\nnlp = \"who\"", "line 2: workers: invalid value 'nlp=who'"),
         ("data-dir = \"a\"\ndata_dir = \"b\"", "is said twice"),
         ("seed = 1\nseed = 2", "line 2: this is no TOML"),
         ("seed = ", "line 1: this is no TOML"),
@@ -164,7 +174,14 @@ fn a_slip_in_a_variable_is_told() {
     assert!(errors.contains("REPHASE_LISTN; did you mean REPHASE_LISTEN?"), "{errors}");
     assert!(!errors.contains("REPHASE_SEED"), "{errors}");
     let (code, _, errors) = run(config(&[], &[("REPHASE_SEED", "x")]));
-    assert!(code == 2 && errors.contains("--seed"), "{errors}");
+    assert!(code == 1 && errors.contains("REPHASE_SEED: invalid value 'x' for '--seed"), "{errors}");
+    let (code, _, errors) = run(config(&["--seed", "x"], &[("REPHASE_SEED", "1")]));
+    assert!(code == 2 && errors.contains("--seed") && !errors.contains("REPHASE_SEED:"), "{errors}");
+    // What is near no name is not guessed at, and what the clients of the program read is none of this.
+    let (_, _, errors) = run(config(&[], &[("REPHASE_ZZZZZZZ", "x")]));
+    assert_eq!(errors, "rephase: nothing reads the variable REPHASE_ZZZZZZZ\n");
+    let clients = [("REPHASE_URL", "http://a"), ("REPHASE_USER", "u"), ("REPHASE_TOKEN", "t")];
+    assert_eq!(run(config(&[], &clients)).2, "");
 }
 
 #[test]
@@ -198,4 +215,46 @@ async fn the_server_does_what_the_file_says() {
     assert_eq!(process.client.pipeline(&batch, "spellcheck").await.status, 202);
     assert_eq!(process.client.pipeline(&batch, "nlp").await.status, 429);
     assert!(directory.join("journal").is_dir(), "the flag is stronger than the file and the variable");
+}
+
+#[test]
+fn what_nobody_said_is_shown_as_it_is_in_force() {
+    let default = shown(&[], &[]);
+    for (name, value) in [
+        ("auth", json!("dev")),
+        ("workers", json!(["all=simulated"])),
+        ("deadline", json!(["all=900"])),
+        ("retry-policy", json!(["all=3,1000,2,60000"])),
+        ("pipeline-limit", json!(20)),
+        ("log", json!("info")),
+    ] {
+        assert_eq!(default[name], json!({ "value": value, "source": "default" }), "{name}");
+    }
+    let variables = [("RUST_LOG", "debug"), ("REPHASE_JWT_SECRET", "a secret of thirty-two bytes, or so")];
+    let other = shown(&["--ephemeral"], &variables);
+    assert_eq!(other["log"], json!({ "value": "debug", "source": "environment", "variable": "RUST_LOG" }));
+    assert_eq!((&other["auth"]["value"], &other["pipeline-limit"]["value"]), (&json!("jwt"), &json!(0)));
+    assert_eq!(shown(&["--log", "warn"], &variables)["log"], json!({ "value": "warn", "source": "flag" }));
+    // All of it is a file, too.
+    let (_, output, _) = run(config(&[], &[]));
+    let files = Files::new();
+    let again = files.write(&output);
+    let again = shown(&["--config", again.to_str().expect("UTF-8")], &[]);
+    assert_eq!((&again["deadline"]["value"], &again["log"]["value"]), (&json!(["all=900"]), &json!("info")));
+}
+
+#[test]
+fn what_the_filter_of_the_log_does_not_name_is_logged_as_without_it() {
+    for (filter, is_logged) in [
+        ("nonsense=5", true),
+        ("rephase::engine=debug", true),
+        ("warn", false),
+        ("rephase=warn", false),
+        ("off", false),
+    ] {
+        let mut command = Process::command(&["--ephemeral", "--end-with-stdin", "--log", filter]);
+        command.stdin(std::process::Stdio::null());
+        let (code, _, errors) = run(command);
+        assert_eq!((code, errors.contains("serving")), (0, is_logged), "{filter}: {errors}");
+    }
 }

@@ -475,7 +475,7 @@ async fn a_restored_store_numbers_anew_and_tells_whoever_knew_the_old_numbers() 
 /// A connection that asked for a stream and has read nothing yet.
 async fn unread_stream(server: &Server) -> tokio::net::TcpStream {
     let mut stream = tokio::net::TcpStream::connect(server.app.address()).await.expect("it accepts");
-    stream.write_all(b"GET /v1/events/stream?from=start HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
+    stream.write_all(b"GET /v1/events/stream?from=start HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
     stream
 }
 

@@ -96,7 +96,7 @@ async fn a_body_of_100_mb_is_refused_and_the_refusal_can_be_read() {
     for framing in [format!("Content-Length: {many}"), "Transfer-Encoding: chunked".to_owned()] {
         for path in ["/v1/batches/register", "/v1/batches/x/essays"] {
             let mut stream = connect(address).await;
-            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nX-User-ID: a\r\n{framing}\r\n\r\n");
+            let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nX-User-ID: a\r\n{framing}\r\n\r\n");
             stream.write_all(head.as_bytes()).await.expect("sent");
             if framing.ends_with("chunked") {
                 stream.write_all(format!("{many:x}\r\n").as_bytes()).await.expect("sent");
@@ -145,8 +145,10 @@ async fn invalid_text_and_deep_json_are_problems_and_the_connection_goes_on() {
     let deep = "[".repeat(100_000);
     let deeper = format!("{{\"student_prompt_ref\": {}1{}}}", "{\"a\":".repeat(50_000), "}".repeat(50_000));
     let post = |headers: &str, body: &[u8]| {
-        let head =
-            format!("POST /v1/batches/register HTTP/1.1\r\nHost: a\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /v1/batches/register HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
         [head.as_bytes(), body].concat()
     };
     let get = |path: &[u8]| [b"GET ", path, b" HTTP/1.1\r\nX-User-ID: a\r\n\r\n"].concat();
@@ -179,13 +181,14 @@ async fn chunked_bodies_and_pipelined_requests_are_understood() {
     let mut stream = connect(address).await;
     let body = harness::registration(1).to_string();
     let chunks = body.chars().map(|character| format!("1\r\n{character}\r\n")).collect::<Vec<_>>().concat();
-    let request =
-        format!("POST /v1/batches/register HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+    let request = format!(
+        "POST /v1/batches/register HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.expect("taken");
     assert_eq!(one_answer(&mut stream).await.0, 202);
 
-    let many =
-        "GET /livez HTTP/1.1\r\nHost: a\r\n\r\n".repeat(200) + "GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n";
+    let many = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200)
+        + "GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n";
     stream.write_all(many.as_bytes()).await.expect("taken");
     assert_eq!(until_end(&mut stream).await.matches("HTTP/1.1 200 OK").count(), 201);
     answers_others(&server.client).await;
@@ -251,7 +254,7 @@ async fn half_of_a_body_does_nothing_when_its_client_goes() {
 async fn a_client_that_never_reads_its_answers_is_cut() {
     let (server, address) = start(Limits { unread: SOON, ..patient() }).await;
     let (_unread, mut writing) = connect(address).await.into_split();
-    let requests = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1_000);
+    let requests = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1_000);
     let sent = async { while writing.write_all(requests.as_bytes()).await.is_ok() {} };
     tokio::time::timeout(PATIENCE, sent).await.expect("it is cut");
     answers_others(&server.client).await;

@@ -14,7 +14,7 @@ use keys::{Ec, RSA_PUBLIC, hs256, rs256, rsa_jwk, unsigned};
 use rephase::app::{Access, Bearers, Browsers, Role, Tokens};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokens::{SECRET, claims, claims_with};
+use tokens::{SECRET, claims, claims_with, token};
 
 const LEEWAY_MS: u64 = 30_000;
 
@@ -333,7 +333,7 @@ async fn what_has_no_token_is_open_or_closed_as_a_whole() {
 async fn browsers_are_told_what_they_may_do() {
     let browsers = Browsers::of(["https://school.example"]).expect("an origin");
     let access = Access { browsers, ..Access::default() };
-    let Server { client, .. } = &Server::start(Setup { access, ..Setup::default() }).await;
+    let Server { app, client, .. } = &Server::start(Setup { access, ..Setup::default() }).await;
     for (path, status) in [("/healthz", 200), ("/v1/batches", 200), ("/v1/batches?limit=x", 400), ("/nothing", 404)] {
         let answer = client.get(path).await;
         assert_eq!(answer.status, status);
@@ -381,8 +381,139 @@ async fn browsers_are_told_what_they_may_do() {
         let answer = Client::send(request).await;
         assert_eq!(answer.status, status, "{site} {origin:?} {method}: {}", answer.text);
     }
+    // The same where a browser does not say which site: then the origin does, with the name that was asked for.
+    let own = app.url();
+    let behind_a_proxy = own.replace("http:", "https:");
+    for (origin, method, status) in [
+        ("https://eve.example", Method::POST, 403),
+        ("http://127.0.0.1:1", Method::POST, 403),
+        ("null", Method::POST, 403),
+        ("https://eve.example", Method::GET, 403),
+        ("https://school.example", Method::POST, 202),
+        (&own, Method::POST, 202),
+        (&behind_a_proxy, Method::POST, 202),
+    ] {
+        let path = if method == Method::GET { "/v1/batches" } else { "/v1/batches/register" };
+        let request =
+            client.request(method.clone(), path).header("Origin", origin).header("Content-Type", "text/plain");
+        let request = if method == Method::POST { request.body(registration(1).to_string()) } else { request };
+        let answer = Client::send(request).await;
+        assert_eq!(answer.status, status, "{origin} {method}: {}", answer.text);
+        assert!(status != 403 || answer.json()["error_code"] == "AUTHORIZATION_ERROR", "{}", answer.text);
+    }
+    let socket = |origin: &str| {
+        let request = client.request(Method::GET, "/ws").header("Connection", "upgrade").header("Upgrade", "websocket");
+        let request =
+            request.header("Sec-WebSocket-Version", "13").header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        Client::send(request.header("Origin", origin))
+    };
+    assert_eq!((socket("http://eve.example").await.status, socket(&own).await.status), (403, 101));
     for origin in ["*", "school.example", "https://", "https://school.example/", "https://School.example", "null"] {
         assert!(Browsers::of([origin]).is_err(), "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_else_can_be_named_beside_a_token() {
+    let Server { client, .. } = &server(Tokens::new(SECRET.as_bytes())).await;
+    let good = token(&claims());
+    let body = |mut body: Value, named: &str| {
+        body["user_id"] = named.into();
+        Some(body)
+    };
+    let batch = register(client, &good, anonymous()).await.json()["batch_id"].as_str().expect("an id").to_owned();
+    let prompt = json!({ "student_prompt_ref": { "references": { "student_prompt_text": { "storage_id": "p" } } } });
+    for (method, path, said, status) in [
+        (Method::PATCH, format!("/v1/batches/{batch}/prompt"), prompt, 200),
+        (Method::POST, "/v1/content".to_owned(), json!({ "text": "An essay." }), 201),
+    ] {
+        let eve = with_token(client, method.clone(), &path, &good, body(said.clone(), "eve")).await;
+        assert_eq!((eve.status, &eve.json()["error_code"]), (403, &json!("AUTHORIZATION_ERROR")), "{path}");
+        assert_eq!(with_token(client, method.clone(), &path, &good, body(said.clone(), OWNER)).await.status, status);
+        assert_eq!(with_token(client, method, &path, &good, Some(said)).await.status, status, "{path}");
+    }
+    for (named, status) in [("eve", 403), (OWNER, 200)] {
+        let path = format!("/v1/notifications/stream?token={good}&user_id={named}");
+        // A stream that is there does not end.
+        let answer = client.as_nobody().request(Method::GET, &path).send().await.expect("it answers");
+        assert_eq!(answer.status(), status, "{named}");
+    }
+}
+
+/// The variables that the comments of the container's file give it, and the arguments that it is started with.
+#[test]
+fn the_container_starts_as_its_file_says() {
+    let text = include_str!("../data/Containerfile");
+    let command = text.lines().find_map(|line| line.strip_prefix("CMD ")).expect("a command");
+    let arguments: Vec<String> = serde_json::from_str(command).expect("a list");
+    let (serve, arguments) = arguments.split_first().expect("a command");
+    assert_eq!(serve, "serve");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let directory = tempfile::tempdir().expect("a directory");
+    let keys = directory.path().join("jwks.json");
+    std::fs::write(&keys, json!({ "keys": [rsa_jwk("a")] }).to_string()).expect("written");
+    for (variables, code) in [
+        (
+            vec![("REPHASE_JWKS_FILE", keys.to_str().expect("UTF-8")), ("REPHASE_ADMIN_TOKEN", "a-token-that-is-long")],
+            0,
+        ),
+        (vec![("REPHASE_ANYBODY_MAY_SAY_WHO_THEY_ARE", "true"), ("REPHASE_HOST", "localhost")], 0),
+        (vec![], 1),
+    ] {
+        let mut command = config(&arguments);
+        command.envs(variables.iter().copied());
+        let (got, _, errors) = run(command);
+        assert_eq!(got, code, "{variables:?}: {errors}");
+        for (variable, _) in variables {
+            assert!(text.contains(&format!("-e {variable}")), "{variable}");
+        }
+    }
+    let check = text.lines().find(|line| line.starts_with("HEALTHCHECK")).expect("a health check");
+    assert!(check.contains(r#"CMD ["/usr/local/bin/rephase", "health""#), "{check}");
+}
+
+#[tokio::test]
+async fn on_loopback_no_page_asks_by_a_name_of_its_own() {
+    let called = |client: &Client, host: String, path: &str| {
+        Client::send(client.request(Method::GET, path).header("Host", host))
+    };
+    // Everything that is open to whoever reaches it, and what is harmless.
+    let open =
+        ["/v1/batches", "/internal/v1/backup", "/v1/events/groups", "/metrics", "/v1/notifications/stream", "/ws"];
+    let browsers = Browsers::default().with_hosts(["rephase.example"]).expect("a name");
+    let access = Access { browsers, ..Access::default() };
+    let Server { app, client, .. } = &Server::start(Setup { access, ..Setup::default() }).await;
+    let port = app.address().port();
+    for name in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", ""] {
+        for path in open {
+            let refused = called(client, format!("{name}:{port}"), path).await;
+            assert_eq!(
+                (refused.status, &refused.json()["error_code"]),
+                (403, &json!("AUTHORIZATION_ERROR")),
+                "{name} {path}"
+            );
+            assert!(refused.json()["error"].as_str().expect("a text").contains("--host"), "{}", refused.text);
+        }
+        assert_eq!(called(client, name.to_owned(), "/livez").await.status, 200);
+    }
+    for name in ["localhost", "LocalHost", "127.0.0.1", "127.0.0.2", "[::1]", "rephase.example", "Rephase.Example"] {
+        for host in [name.to_owned(), format!("{name}:{port}"), format!("{name}:1")] {
+            assert_eq!(called(client, host, "/internal/v1/credits").await.status, 200, "{name}");
+        }
+    }
+    // Where a token is asked for, it says more than a name.
+    let bearers =
+        Role::ALL.into_iter().fold(Bearers::default(), |bearers, role| bearers.with(role, b"a-token-that-is-long"));
+    let access = Access { tokens: Some(Tokens::new(SECRET.as_bytes())), bearers, ..Access::default() };
+    let Server { client, .. } = &Server::start(Setup { access, ..Setup::default() }).await;
+    for (path, token) in
+        [("/v1/batches", token(&claims())), ("/internal/v1/credits", "a-token-that-is-long".to_owned())]
+    {
+        let request = client.as_nobody().request(Method::GET, path).header("Host", "proxy.example");
+        assert_eq!(Client::send(request.bearer_auth(token)).await.status, 200, "{path}");
+    }
+    for name in ["https://a.example", "a.example:80", "a/b", "", "[::1", "*"] {
+        assert!(Browsers::default().with_hosts([name]).is_err(), "{name}");
     }
 }
 

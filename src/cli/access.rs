@@ -77,6 +77,11 @@ pub(super) struct AccessArguments {
     /// Origin whose pages may use the API, as `https://school.example`. Repeatable, or with commas.
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     cors_origin: Vec<String>,
+    /// Name that the server goes by, without a port, as rephase.school.example. On loopback it goes by localhost and the
+    /// addresses of loopback anyway, and by any name elsewhere; where this is given, by these and no others. Asked of
+    /// requests that need no token. Repeatable, or with commas.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    host: Vec<String>,
     /// File with the certificate to speak TLS with, and those that vouch for it, in PEM.
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -98,6 +103,7 @@ impl AccessArguments {
         let bearers = self.bearers()?;
         let bearers = if is_reachable && !is_free { bearers.closed() } else { bearers };
         let browsers = Browsers::of(self.cors_origin.iter().map(String::as_str)).context("--cors-origin")?;
+        let browsers = browsers.with_hosts(self.host.iter().map(String::as_str)).context("--host")?;
         Ok((Access { tokens, bearers, browsers }, self.tls()?))
     }
 

@@ -17,7 +17,7 @@ use super::retry::RetryArguments;
 use super::retry_job::RetryJobArguments;
 use super::shell::{CompletionsArguments, ManArguments};
 use super::token::TokenArguments;
-use crate::config::Settings;
+use crate::config::{Settings, did_you_mean};
 use crate::domain::{Phase, RetryPolicy};
 use crate::worker::{NoRunner, Runner, StudentMatching};
 
@@ -90,7 +90,7 @@ pub struct ServeArguments {
     /// Who runs a phase: simulated, in this process; remote, workers that lease its attempts over HTTP; events, somebody
     /// who sees its commands on the event stream and answers with events. PHASE may be all. Later ones win. All are
     /// simulated where this is not given.
-    #[arg(long, value_name = "PHASE=WHO", value_delimiter = ',', value_parser = parse_runner)]
+    #[arg(long, value_name = "PHASE=WHO", default_value = "all=simulated", value_delimiter = ',', value_parser = parse_runner)]
     pub(super) workers: Vec<(Phases, Runner)>,
     /// File to write the ready line into as well; it appears whole, and is removed when the server ends.
     #[arg(long, value_name = "FILE")]
@@ -116,7 +116,7 @@ pub struct ServeArguments {
     pub(super) latency_ms: RangeInclusive<u64>,
     /// When a phase that failed for a transient reason is tried again by itself: how many attempts in a row, and the
     /// first wait, its factor and the longest wait; PHASE may be all. Later ones win. 1 attempt is none by itself.
-    #[arg(long, value_name = "PHASE=ATTEMPTS[,BASE_MS[,FACTOR[,MAX_MS]]]", value_parser = parse_policy)]
+    #[arg(long, value_name = "PHASE=ATTEMPTS[,BASE_MS[,FACTOR[,MAX_MS]]]", default_value = "all=3,1000,2,60000", value_parser = parse_policy)]
     pub(super) retry_policy: Vec<(Phases, RetryPolicy)>,
     /// How many times users can retry one phase of one batch.
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
@@ -150,7 +150,7 @@ pub struct ServeArguments {
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_retention)]
     pub(super) student_validation: u64,
     /// How long a worker may take for a phase, in seconds; PHASE may be all. Later ones win.
-    #[arg(long, value_name = "PHASE=SECONDS", value_delimiter = ',', value_parser = parse_deadline)]
+    #[arg(long, value_name = "PHASE=SECONDS", default_value = "all=900", value_delimiter = ',', value_parser = parse_deadline)]
     pub(super) deadline: Vec<(Phases, u64)>,
     #[command(flatten)]
     pub(super) access: AccessArguments,
@@ -228,7 +228,10 @@ fn parse_setting(text: &str) -> Result<(Phases, &str), String> {
     let (phase, value) = text.split_once('=').ok_or("give PHASE=VALUE")?;
     let phases = match phase {
         "all" => Phase::ALL.to_vec(),
-        phase => vec![phase.parse::<Phase>().map_err(|error| error.to_string())?],
+        name => vec![name.parse::<Phase>().map_err(|error| {
+            let known = Phase::ALL.iter().map(|phase| phase.name().as_str());
+            format!("{error}{}", did_you_mean(name, known))
+        })?],
     };
     Ok((phases, value))
 }

@@ -6,14 +6,20 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use super::access::{self, SECRETS};
 use super::args::{Arguments, ConfigArguments};
-use crate::config::{self, Settings};
+use super::log::{SERVE_LEVEL, rust_log};
+use crate::config::{self, Settings, Source};
 
 /// Reads the arguments, the variables, and the file that they name.
 ///
 /// # Errors
 /// Where the file is wrong. Where an argument is, the program ends as programs do then.
 pub fn parse() -> anyhow::Result<Arguments> {
-    let parse = |command: clap::Command| Ok::<_, config::Error>(command.get_matches());
+    let parse = |mut command: clap::Command| {
+        command.try_get_matches_from_mut(std::env::args_os()).or_else(|error| {
+            let reason = config::fault_of_variable(&command, &error);
+            reason.map_or_else(|| error.exit(), |reason| Err(config::Error::Wrong(reason)))
+        })
+    };
     let (matches, mut settings) = config::read(Arguments::command(), parse)?;
     access::note_secrets(&mut settings);
     let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -21,11 +27,18 @@ pub fn parse() -> anyhow::Result<Arguments> {
     Ok(arguments)
 }
 
+/// The variables of the commands that are clients.
+const OF_CLIENTS: [&str; 3] = ["REPHASE_URL", "REPHASE_USER", "REPHASE_TOKEN"];
+
 /// Which variables have no effect, in words for people: a slip in a name would go unnoticed.
 pub(super) fn slips() -> impl Iterator<Item = String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let unknown = config::unknown_variables(&Arguments::command(), &SECRETS, names);
-    unknown.into_iter().map(|(name, nearest)| format!("nothing reads the variable {name}; did you mean {nearest}?"))
+    let others = [SECRETS.as_slice(), &OF_CLIENTS].concat();
+    let unknown = config::unknown_variables(&Arguments::command(), &others, names);
+    unknown.into_iter().map(|(name, nearest)| {
+        let question = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
+        format!("nothing reads the variable {name}{question}")
+    })
 }
 
 /// Prints what is in force, and checks it as `serve` would.
@@ -33,7 +46,18 @@ pub(super) fn run(arguments: &ConfigArguments, settings: &Settings) -> anyhow::R
     for slip in slips() {
         writeln!(std::io::stderr(), "rephase: {slip}")?;
     }
+    let options = super::serve::options(&arguments.serve, settings);
+    let mut settings = settings.clone();
+    if let Ok(options) = &options {
+        let auth = if options.access.tokens.is_some() { "jwt" } else { "dev" };
+        settings.note("auth", auth, Source::Default);
+        settings.note("pipeline-limit", &options.pipeline_limit.to_string(), Source::Default);
+    }
+    match rust_log() {
+        Some(filter) => settings.note("log", &filter, Source::Environment("RUST_LOG".to_owned())),
+        None => settings.note("log", SERVE_LEVEL, Source::Default),
+    }
     let text = if arguments.json { format!("{:#}\n", settings.to_json()) } else { settings.to_toml() };
     std::io::stdout().write_all(text.as_bytes())?;
-    super::serve::options(&arguments.serve, settings).map(|_| ())
+    options.map(|_| ())
 }

@@ -35,8 +35,14 @@ use std::process::ExitCode;
 
 pub use args::{Arguments, Command};
 pub use config::parse;
-pub use log::LogArguments;
+pub use log::{LogArguments, SERVE_LEVEL};
 use output::conclude;
+
+/// What is made from now on, a state or its backup, is for its owner alone: texts of pupils are in it. What is there
+/// stays as it is.
+fn keep_private() {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+}
 
 /// Runs what the arguments say.
 ///
@@ -44,6 +50,9 @@ use output::conclude;
 /// What a person should read on standard error before the program ends with 1.
 pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings;
+    if !matches!(arguments.command, Command::Man(_)) {
+        keep_private();
+    }
     let (is_json, ended) = match arguments.command {
         Command::Serve(arguments) => return serve::run(&arguments, &settings).await.map(|()| ExitCode::SUCCESS),
         Command::Config(arguments) => return config::run(&arguments, &settings).map(|()| ExitCode::SUCCESS),

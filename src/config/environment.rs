@@ -2,27 +2,30 @@
 
 use std::collections::BTreeSet;
 
-use clap::Command;
+use clap::builder::Resettable;
+use clap::{Arg, Command};
 
-use super::PREFIX;
+use super::{COMMANDS, PREFIX, options};
 
 /// The variable of an option.
 pub(super) fn variable(long: &str) -> String {
     format!("{PREFIX}{}", long.to_uppercase().replace('-', "_"))
 }
 
-/// The variable of this program that nothing here reads, of `variables`, each with the one that is nearest to it. `others`
-/// are read besides those of the options.
+/// The variable of this program that nothing here reads, of `variables`, each with the one that is nearest to it, if any
+/// is near. `others` are read besides those of the options.
 pub fn unknown_variables(
     command: &Command,
     others: &[&str],
     variables: impl Iterator<Item = String>,
-) -> Vec<(String, String)> {
+) -> Vec<(String, Option<String>)> {
     let mut known: BTreeSet<String> = others.iter().map(|name| (*name).to_owned()).collect();
     collect(&super::with_environment(command.clone()), &mut known);
     let ours = variables.filter(|name| name.starts_with(PREFIX) && !known.contains(name));
     ours.map(|name| {
-        let nearest = nearest(&name, known.iter().map(String::as_str)).to_owned();
+        // What all of them begin with makes none of them more alike.
+        let nearest = nearest(&name[PREFIX.len()..], known.iter().filter_map(|known| known.strip_prefix(PREFIX)));
+        let nearest = nearest.map(|nearest| format!("{PREFIX}{nearest}"));
         (name, nearest)
     })
     .collect()
@@ -35,8 +38,36 @@ fn collect(command: &Command, known: &mut BTreeSet<String>) {
     }
 }
 
-/// The name that is most like `name`.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
-    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(name, known);
-    known.max_by(|one, other| likeness(one).total_cmp(&likeness(other))).unwrap_or_default()
+/// What is wrong with a variable, where the command line is right without them.
+#[must_use]
+pub fn fault_of_variable(command: &Command, error: &clap::Error) -> Option<String> {
+    let alone = |command: Command| command.mut_args(|arg| arg.env(Resettable::Reset));
+    let without =
+        COMMANDS.into_iter().fold(alone(command.clone()), |command, name| command.mut_subcommand(name, alone));
+    let matches = without.try_get_matches_from(std::env::args_os()).ok()?;
+    let chosen = matches.subcommand_name().filter(|name| COMMANDS.contains(name))?;
+    let text = error.to_string();
+    let reason = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let at_fault = |arg: &&Arg| arg.get_long().is_some_and(|long| reason.contains(&format!("'--{long}")));
+    let longest = options(command, chosen).filter(at_fault).max_by_key(|arg| arg.get_long().map(str::len));
+    let variable = longest.and_then(Arg::get_env).map(|name| format!("{}: ", name.to_string_lossy()));
+    Some(format!("{}{reason}", variable.unwrap_or_default()))
+}
+
+/// From how alike on two names are near. With less, nearly every name of a few letters is near to some other.
+const NEAR: f64 = 0.5;
+
+/// The name that is most like `name`, where one is near.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&name, &known.to_lowercase());
+    let alike = known.map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= NEAR);
+    alike.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
+}
+
+/// The question that goes with it, or nothing.
+#[must_use]
+pub fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(name, known).map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default()
 }

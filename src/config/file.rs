@@ -3,6 +3,7 @@
 use std::any::TypeId;
 use std::fs::File;
 use std::io::Read as _;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use clap::builder::Resettable;
@@ -11,7 +12,7 @@ use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::environment::nearest;
+use super::environment::did_you_mean;
 use super::{Error, FILE, options};
 
 /// The largest file, in bytes.
@@ -45,12 +46,12 @@ pub(super) fn read(path: &Path, command: &Command, chosen: &str) -> Result<Vec<E
     let mut reasons = Vec::new();
     for (key, value) in table.get_ref() {
         let (name, line) = (key.get_ref().as_ref(), line_of(key.span().start));
-        match entry((command, chosen), name, line, value) {
+        match entry((command, chosen), name, (line, &line_of), value) {
             Ok(entry) if entries.iter().any(|other| other.id == entry.id) => {
                 reasons.push((line, format!("{name} is said twice")));
             }
             Ok(entry) => entries.push(entry),
-            Err(reason) => reasons.push((line, reason)),
+            Err(reason) => reasons.push(reason),
         }
     }
     reasons.sort();
@@ -58,41 +59,63 @@ pub(super) fn read(path: &Path, command: &Command, chosen: &str) -> Result<Vec<E
     if reasons.is_empty() { Ok(entries) } else { Err(Error::Wrong(reasons.join("\n"))) }
 }
 
-/// What the file says of one option, as the command of the name `chosen` has it.
+/// What the file says of one option, as the command of the name `chosen` has it; else in which line it is wrong, and why.
 fn entry(
     (command, chosen): (&Command, &str),
     name: &str,
-    line: usize,
+    (line, line_of): (usize, &dyn Fn(usize) -> usize),
     value: &Spanned<DeValue<'_>>,
-) -> Result<Entry, String> {
+) -> Result<Entry, (usize, String)> {
     let long = name.replace('_', "-");
     if long == FILE {
-        return Err("a configuration cannot name another one".to_owned());
+        return Err((line, "a configuration cannot name another one".to_owned()));
     }
     // The command that shows the options has one of its own, which is none of them.
     let known = || options(command, chosen).filter(|arg| arg.get_env().is_some());
     let Some(arg) = known().find(|arg| arg.get_long() == Some(&long)) else {
-        let nearest = nearest(&long, known().filter_map(Arg::get_long).filter(|name| *name != FILE));
-        return Err(format!("there is no option {name}; did you mean {nearest}?"));
+        let question = did_you_mean(&long, known().filter_map(Arg::get_long).filter(|name| *name != FILE));
+        return Err((line, format!("there is no option {name}{question}")));
     };
-    let values = values(arg, name, value.get_ref())?;
-    check((command, chosen), arg, &long, &values).map_err(|reason| format!("{name}: {reason}"))?;
+    let (places, values): (Vec<_>, Vec<_>) = values(arg, name, (line, line_of), value.get_ref())?.into_iter().unzip();
+    let checked = |values: &[String]| check((command, chosen), arg, &long, values);
+    if let Err(reason) = checked(&values) {
+        // Which of them it is: each is read by itself.
+        let wrong = places
+            .iter()
+            .zip(&values)
+            .find_map(|(place, value)| Some((*place, checked(std::slice::from_ref(value)).err()?)));
+        let (line, reason) = wrong.unwrap_or((line, reason));
+        return Err((line, format!("{name}: {reason}")));
+    }
     Ok(Entry { id: arg.get_id().as_str().to_owned(), line, values })
 }
 
-/// What the file says, as the command line would.
-fn values(arg: &Arg, name: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+fn is_by_phase(arg: &Arg) -> bool {
+    arg.get_value_names().is_some_and(|names| names[0].starts_with("PHASE="))
+}
+
+/// What the file says, as the command line would, each with its line.
+fn values(
+    arg: &Arg,
+    name: &str,
+    (line, line_of): (usize, &dyn Fn(usize) -> usize),
+    value: &DeValue<'_>,
+) -> Result<Vec<(usize, String)>, (usize, String)> {
+    let read =
+        |line: usize, value: &DeValue<'_>| Ok((line, scalar(arg, name, value).map_err(|reason| (line, reason))?));
     let is_list = matches!(arg.get_action(), ArgAction::Append);
-    let is_by_phase = is_list && arg.get_value_names().is_some_and(|names| names[0].starts_with("PHASE="));
     match value {
         DeValue::Array(members) if is_list => {
-            members.iter().map(|member| scalar(arg, name, member.get_ref())).collect()
+            members.iter().map(|member| read(line_of(member.span().start), member.get_ref())).collect()
         }
-        DeValue::Table(members) if is_by_phase => members
+        DeValue::Table(members) if is_list && is_by_phase(arg) => members
             .iter()
-            .map(|(phase, value)| Ok(format!("{}={}", phase.get_ref(), scalar(arg, name, value.get_ref())?)))
+            .map(|(phase, value)| {
+                let (line, value) = read(line_of(phase.span().start), value.get_ref())?;
+                Ok((line, format!("{}={value}", phase.get_ref())))
+            })
             .collect(),
-        value => Ok(vec![scalar(arg, name, value)?]),
+        value => Ok(vec![read(line, value)?]),
     }
 }
 
@@ -100,7 +123,7 @@ fn scalar(arg: &Arg, name: &str, value: &DeValue<'_>) -> Result<String, String> 
     let wanted = wanted(arg);
     match (wanted, value) {
         (Wanted::Boolean, DeValue::Boolean(value)) => Ok(value.to_string()),
-        (Wanted::Number | Wanted::Text, DeValue::Integer(number)) => {
+        (Wanted::Number | Wanted::Text, DeValue::Integer(number)) if is_number(arg) => {
             decimal(number).ok_or_else(|| format!("{name} is a number that is too large"))
         }
         (Wanted::Text, DeValue::String(text)) => Ok(text.to_string()),
@@ -116,6 +139,12 @@ fn scalar(arg: &Arg, name: &str, value: &DeValue<'_>) -> Result<String, String> 
             Err(format!("{name} is {wanted}, not {article} {}", value.type_str()))
         }
     }
+}
+
+/// Whether a value may be a number alone: it is one, or a range of them, or one for a phase.
+fn is_number(arg: &Arg) -> bool {
+    let is_range = arg.get_value_parser().type_id() == TypeId::of::<RangeInclusive<u64>>();
+    wanted(arg) == Wanted::Number || is_range || is_by_phase(arg)
 }
 
 fn decimal(number: &DeInteger<'_>) -> Option<String> {

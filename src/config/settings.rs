@@ -97,6 +97,13 @@ impl Settings {
         Self { all: options.filter_map(setting).collect(), secrets: Vec::new() }
     }
 
+    /// What is in force of an option that nobody said anything of, where it does not say so itself.
+    pub fn note(&mut self, name: &str, value: &str, source: Source) {
+        if let Some(setting) = self.all.iter_mut().find(|setting| setting.name == name && setting.values.is_empty()) {
+            (setting.values, setting.source) = (vec![value.to_owned()], source);
+        }
+    }
+
     /// A secret that comes from a variable. It is not shown.
     pub fn note_secret(&mut self, name: &str, variable: &str) {
         self.secrets.push((name.to_owned(), variable.to_owned()));

@@ -97,4 +97,7 @@ pub struct BatchRegistrationRequest {
 pub struct BatchPromptAmendmentRequest {
     /// The prompt from now on.
     pub student_prompt_ref: StorageReferences,
+    /// Who asks, where nothing else says it. The full stack knows it by the header alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_id: Option<ClientId>,
 }

@@ -25,7 +25,7 @@ pub struct Access {
     pub tokens: Option<Tokens>,
     /// The tokens of those who run the server, and of services.
     pub bearers: Bearers,
-    /// Pages of other origins that may ask.
+    /// Pages of other origins that may ask, and the names of this one.
     pub browsers: Browsers,
 }
 
@@ -129,15 +129,14 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 }
 
 /// Puts `routes` under the rule of `role`.
-pub(super) fn for_role<S: Clone + Send + Sync + 'static>(
-    role: Role,
-    bearers: &Bearers,
-    routes: Router<S>,
-) -> Router<S> {
-    if bearers.is_open(role) || !routes.has_routes() {
+pub(super) fn for_role<S: Clone + Send + Sync + 'static>(role: Role, access: &Access, routes: Router<S>) -> Router<S> {
+    if !routes.has_routes() {
         return routes;
     }
-    routes.route_layer(middleware::from_fn_with_state((role, bearers.clone()), admit))
+    if access.bearers.is_open(role) {
+        return access.browsers.by_name(routes);
+    }
+    routes.route_layer(middleware::from_fn_with_state((role, access.bearers.clone()), admit))
 }
 
 async fn admit(State((role, bearers)): State<(Role, Bearers)>, request: Request, next: Next) -> Response {
@@ -147,10 +146,15 @@ async fn admit(State((role, bearers)): State<(Role, Bearers)>, request: Request,
     }
 }
 
+/// Puts `routes`, which ask users for their token themselves, under the rule of users.
+pub(super) fn for_listeners(access: &Access, routes: Router<Gateway>) -> Router<Gateway> {
+    if access.tokens.is_none() { access.browsers.by_name(routes) } else { routes }
+}
+
 /// Puts `routes` under the rule of users.
 pub(super) fn for_users(gateway: &Gateway, routes: Router<Gateway>) -> Router<Gateway> {
     if gateway.access.tokens.is_none() {
-        return routes;
+        return gateway.access.browsers.by_name(routes);
     }
     routes.route_layer(middleware::from_fn_with_state(gateway.clone(), identity::verify))
 }

@@ -148,7 +148,7 @@ pub(super) async fn amend_prompt(
     Body { value: request, .. }: Body<BatchPromptAmendmentRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
-    let by = identity.user(None)?;
+    let by = identity.user(request.user_id.as_ref())?;
     let student_prompt_ref = request.student_prompt_ref.clone();
     let submission = Submission::new(Input::AmendPrompt { by, student_prompt_ref }, correlation_id);
     let batch = engine.submit(batch_id(&id)?, submission.if_version(versions)).await?;

@@ -9,21 +9,27 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::batches::MAX_TEXT_BYTES;
-use super::context::Body;
+use super::context::{Body, Identity};
 use super::openapi::schemas::written;
 use super::{Gateway, Problem};
+use crate::contract::requests::ClientId;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct StoreRequest {
     #[schemars(transform = written)]
     text: String,
+    user_id: Option<ClientId>,
 }
 
 /// Keeps a text under its own hash, so that storing it again changes nothing.
 pub(super) async fn store(
     State(gateway): State<Gateway>,
-    Body { value: StoreRequest { text }, named: _named }: Body<StoreRequest>,
+    identity: Identity,
+    Body { value: StoreRequest { text, user_id }, named: _named }: Body<StoreRequest>,
 ) -> Result<Response, Problem> {
+    if identity.is_known() {
+        identity.user(user_id.as_ref())?;
+    }
     if text.trim().is_empty() {
         return Err(Problem::invalid("text is empty"));
     }

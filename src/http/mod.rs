@@ -46,9 +46,9 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, Bearers, Role};
-use access::{for_role, for_users};
+use access::{for_listeners, for_role, for_users};
 use body::Bodies;
-pub use browsers::{Browsers, NoOrigin};
+pub use browsers::{Browsers, NoHost, NoOrigin};
 pub use direct::Answered;
 use events::Streams;
 use limit::PipelineLimit;
@@ -135,14 +135,14 @@ impl Gateway {
 
 /// Every route, under the rule of its audience: where a route stands below says who may use it.
 pub fn router(gateway: Gateway) -> Router {
-    let (bearers, browsers) = (gateway.access.bearers.clone(), gateway.access.browsers.clone());
+    let (access, browsers) = (gateway.access.clone(), gateway.access.browsers.clone());
     let routes = Router::new()
         .merge(for_users(&gateway, user_routes()))
-        .merge(listener_routes())
-        .merge(for_role(Role::Operator, &bearers, operator_routes()))
-        .merge(for_role(Role::Worker, &bearers, worker_routes()))
-        .merge(for_role(Role::Events, &bearers, event_routes()))
-        .merge(for_role(Role::Metrics, &bearers, metrics_routes()))
+        .merge(for_listeners(&access, listener_routes()))
+        .merge(for_role(Role::Operator, &access, operator_routes()))
+        .merge(for_role(Role::Worker, &access, worker_routes()))
+        .merge(for_role(Role::Events, &access, event_routes()))
+        .merge(for_role(Role::Metrics, &access, metrics_routes()))
         .merge(health_routes())
         .merge(page::routes().merge(openapi::routes()).layer(browsers::page()))
         .fallback(problem::no_route)
@@ -231,7 +231,7 @@ fn worker_routes() -> Router<Gateway> {
 pub fn refusals(gateway: Gateway) -> Router {
     let around = (gateway.access.browsers.clone(), gateway.requests.clone());
     let correlate = middleware::from_fn_with_state(around, context::correlate);
-    let metrics = for_role(Role::Metrics, &gateway.access.bearers, metrics_routes());
+    let metrics = for_role(Role::Metrics, &gateway.access, metrics_routes());
     health_routes().merge(metrics).fallback(problem::full).layer(correlate).with_state(gateway)
 }
 

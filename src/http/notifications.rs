@@ -67,17 +67,21 @@ impl FromRequestParts<Gateway> for Asker {
         let Query(asked) = query.map_err(|_| Problem::bad_request("token and user_id are sent once, in UTF-8"))?;
         let now = gateway.engine()?.clock().now();
         Ok(Self(match &gateway.access.tokens {
-            Some(tokens) => shown(parts, asked.token.as_deref(), tokens, now),
+            Some(tokens) => shown(parts, &asked, tokens, now),
             None => named(parts, asked.user_id),
         }))
     }
 }
 
-/// The user of the header's token, else of the query's: a browser cannot send a header with a web socket.
-fn shown(parts: &Parts, asked: Option<&str>, tokens: &Tokens, now: Millis) -> Result<String, Problem> {
-    let token = bearer(&parts.headers)?.or(asked);
+/// The user of the header's token, else of the query's: a browser cannot send a header with a web socket. Nobody else can
+/// be named besides.
+fn shown(parts: &Parts, asked: &Asked, tokens: &Tokens, now: Millis) -> Result<String, Problem> {
+    let token = bearer(&parts.headers)?.or(asked.token.as_deref());
     let caller = tokens.caller(token.ok_or_else(|| Problem::no_token("who are you? Send a token"))?, now)?;
     agrees(&caller, &parts.headers)?;
+    if asked.user_id.as_deref().is_some_and(|named| named.trim() != caller.user) {
+        return Err(Problem::forbidden("the token and user_id are different users"));
+    }
     Ok(caller.user)
 }
 

@@ -151,7 +151,7 @@ pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits, a
         .route("/_test/events", get(events::<B>))
         .route("/_test/seed", post(seed::seed::<B>))
         .route("/_test/snapshot", snapshot);
-    for_role(Role::Operator, &access.bearers, routes)
+    for_role(Role::Operator, access, routes)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(CatchPanicLayer::custom(problem::panicked))
