@@ -189,6 +189,7 @@ pub(super) async fn status(
         details: StatusDetails {
             batch_status: batch.status,
             essays_received: batch.essays_received,
+            has_prompt: details.has_prompt(),
             registered_at: details.registered_at.to_timestamp(),
             updated_at: batch.updated_at.to_timestamp(),
         },
@@ -226,6 +227,7 @@ struct StatusBody<'a> {
 struct StatusDetails {
     batch_status: BatchStatus,
     essays_received: u16,
+    has_prompt: bool,
     registered_at: Timestamp,
     updated_at: Timestamp,
 }
