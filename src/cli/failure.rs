@@ -43,7 +43,7 @@ pub(super) struct Failure {
     correlation_id: Option<String>,
     hint: Option<String>,
     /// The batch that is there all the same.
-    batch: Option<String>,
+    batch: Option<Box<str>>,
 }
 
 impl Failure {
@@ -91,7 +91,7 @@ impl Failure {
     /// Names the batch that is there all the same.
     #[must_use]
     pub(super) fn of_batch(mut self, batch: &str) -> Self {
-        self.batch = Some(batch.to_owned());
+        self.batch = Some(batch.into());
         self
     }
 
@@ -124,7 +124,7 @@ impl Failure {
             "exit_code": self.exit as u8,
         });
         if let Some(batch) = &self.batch {
-            object["batch_id"] = batch.as_str().into();
+            object["batch_id"] = (**batch).into();
         }
         object
     }
