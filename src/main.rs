@@ -10,13 +10,16 @@ use rephase::cli::{self, Command};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// All but the server tell their own story; a server inside of them only has to say what went wrong unexpectedly. That a
+/// certificate is not trusted is told by the command.
+const CLIENT_LOG: &str = "error,rustls_platform_verifier=off";
+
 fn main() -> ExitCode {
     let arguments = match cli::parse() {
         Ok(arguments) => arguments,
         Err(error) => return fail(&format!("{error:#}")),
     };
-    // All but the server tell their own story; a server inside of them only has to say what went wrong unexpectedly.
-    let default_level = if matches!(arguments.command, Command::Serve(_)) { cli::SERVE_LEVEL } else { "error" };
+    let default_level = if matches!(arguments.command, Command::Serve(_)) { cli::SERVE_LEVEL } else { CLIENT_LOG };
     arguments.log.start(default_level);
 
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -291,3 +291,37 @@ async fn the_commands_make_a_backup_and_a_directory_of_it() {
     assert!(app::check_backup(&other).is_ok(), "the one that was there is still there");
     assert!(!elsewhere.path().join("stopped.jsonl.partial").exists());
 }
+
+#[tokio::test]
+async fn a_backup_takes_the_place_of_a_file_and_of_nothing_else() {
+    use std::os::unix::fs::{FileTypeExt as _, symlink};
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    fill(&at("data")).await;
+    let backup_to = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rephase"));
+        command.arg("backup").arg(at(name)).arg("--data-dir").arg(at("data"));
+        run(command)
+    };
+    run({
+        let mut command = Command::new("mkfifo");
+        command.arg(at("pipe"));
+        command
+    });
+    std::fs::create_dir(at("folder")).expect("made");
+    symlink(at("pipe"), at("to-pipe")).expect("made");
+    symlink(at("nowhere"), at("to-nowhere")).expect("made");
+    for name in ["pipe", "folder", "to-pipe", "to-nowhere"] {
+        let (code, _, errors) = backup_to(name);
+        assert_eq!(code, 2, "{name}: {errors}");
+        assert!(errors.contains("is no regular file") || errors.contains("is a link"), "{name}: {errors}");
+        assert!(!at(&format!("{name}.partial")).exists());
+    }
+    assert!(std::fs::metadata(at("pipe")).expect("there").file_type().is_fifo(), "it is what it was");
+
+    std::fs::write(at("old"), "old").expect("written");
+    symlink("old", at("to-file")).expect("made");
+    assert_eq!(backup_to("to-file").0, 0);
+    assert!(std::fs::symlink_metadata(at("to-file")).expect("there").is_symlink(), "the link stays");
+    assert!(app::check_backup(&at("old")).is_ok(), "what it links to has the backup");
+}

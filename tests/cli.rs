@@ -305,10 +305,31 @@ async fn what_cannot_be_a_batch_is_told_before_anything_is_sent() {
     }
     user.run(&["batch", "submit", &good, "--course", "ENG5", "--wait"]).await.ended(2).said(&["--pipeline"]);
     assert_eq!(user.run(&["batch", "list", "--json"]).await.ended(0).output, "");
-    // A pipeline that needs a prompt is refused by the server, and the batch is named.
-    let ran = user.run(&["batch", "submit", &good, "--course", "ENG5", "--pipeline", "nlp"]).await;
-    assert!(ran.code == 2 || ran.code == 4, "{ran:?}");
-    assert!(ran.errors.contains("prompt"), "{ran:?}");
+    // So is that a pipeline needs a prompt, and what the next command can be where there is none.
+    let submit = ["batch", "submit", &good, "--course", "ENG5"];
+    let ran = user.run(&[&submit[..], &["--pipeline", "nlp", "--wait", "--json"]].concat()).await.ended(2);
+    assert!(ran.error()["hint"].as_str().is_some_and(|hint| hint.contains("--prompt FILE")), "{ran:?}");
+    assert_eq!(user.run(&["batch", "list", "--json"]).await.ended(0).output, "", "nothing was sent");
+    let sent = user.run(&[&submit[..], &["--json"]].concat()).await.ended(0).lines();
+    let batch = sent[0]["batch_id"].as_str().expect("an id");
+    let shown = user.run(&["batch", "show", batch, "--json"]).await.ended(0).lines();
+    let next = shown[0]["next"][0]["command"].as_str().expect("a command").to_owned();
+    let next: Vec<_> = next.split_whitespace().skip(1).collect();
+    user.run(&next).await.ended(0).shows(&["completed_successfully"]);
+    // What is refused once the batch is there names it.
+    let id = Uuid::now_v7().to_string();
+    let named = id.clone();
+    let (user, _) = stranger(move |number| {
+        Some(match number {
+            0 => answer("202 Accepted", "", &json!({ "batch_id": named })),
+            1 => answer("202 Accepted", "", &json!({ "essays": [{}] })),
+            _ => answer("400 Bad Request", "", &json!({ "error": "no" })),
+        })
+    })
+    .await;
+    let refused = user.run(&[&submit[..], &["--pipeline", "spellcheck", "--json"]].concat()).await.ended(2).error();
+    assert_eq!(refused["batch_id"], json!(id));
+    assert!(refused["hint"].as_str().is_some_and(|hint| hint.contains("rephase batch show")), "{refused}");
     server.app.stop().await;
 }
 
@@ -426,6 +447,88 @@ async fn a_request_whose_answer_was_lost_is_sent_again_as_the_same() {
     user.run(&["batch", "list"]).await.ended(6).said(&["is this a server of rephase?"]);
 }
 
+#[tokio::test]
+async fn what_is_no_answer_of_this_server_is_no_success() {
+    let id = Uuid::now_v7().to_string();
+    let directory = class(1);
+    let text = path(&directory, "class/000.txt");
+    for body in [json!(null), json!([]), json!({ "batches": 5, "status": 5, "phase": 5, "phases": 5, "batch_id": 5 })] {
+        let (user, _) = stranger(move |_| Some(answer("200 OK", "", &body))).await;
+        for arguments in [
+            vec!["batch", "list"],
+            vec!["batch", "show", &id],
+            vec!["batch", "watch", &id],
+            vec!["batch", "run", &id, "nlp"],
+            vec!["batch", "cancel", &id],
+            vec!["batch", "submit", &text, "--course", "ENG5"],
+            vec!["retry", &id, "nlp"],
+            vec!["retry-job", "create", "nlp", "--all"],
+            vec!["retry-job", "create", "nlp", "--all", "--dry-run"],
+            vec!["retry-job", "list"],
+            vec!["retry-job", "show", &id],
+            vec!["retry-job", "stop", &id],
+            vec!["dead-letter", "list"],
+            vec!["dead-letter", "show", &id],
+            vec!["dead-letter", "discard", &id],
+        ] {
+            let ran = user.run(&arguments).await.ended(6).said(&["is this a server of rephase?"]);
+            assert!(ran.output.is_empty() && !ran.errors.contains("does not answer"), "{arguments:?}: {ran:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_what_changes_something_may_have_been_done() {
+    let id = Uuid::now_v7().to_string();
+    let (user, _) = stranger(|_| None).await;
+    let read = user.run(&["batch", "show", &id, "--timeout", "1"]).await.ended(6);
+    assert!(!read.errors.contains("may have been done"), "{read:?}");
+    user.run(&["retry", &id, "nlp", "--timeout", "1"]).await.ended(6).said(&["may have been done"]);
+}
+
+#[tokio::test]
+async fn a_list_whose_pages_repeat_comes_to_an_end() {
+    for members in [json!([]), json!([{ "batch_id": "x" }])] {
+        let body = json!({ "batches": members, "next_cursor": "again" });
+        let (user, requests) = stranger(move |_| Some(answer("200 OK", "", &body))).await;
+        let list = user.run(&["batch", "list", "--limit", "1000000"]);
+        let ran = tokio::time::timeout(PATIENCE, list).await.expect("it ends");
+        ran.ended(6).said(&["do not come to an end"]);
+        assert!(seen(&requests).len() < 5);
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_is_told_what_to_show() {
+    let directory = tempfile::tempdir().expect("a directory");
+    write(directory.path(), "token", "x");
+    let token = path(&directory, "token");
+    let id = Uuid::now_v7().to_string();
+    for (status, error, arguments, hint) in [
+        ("401 Unauthorized", "no token", vec!["dead-letter", "list"], "the admin's token"),
+        ("403 Forbidden", "no", vec!["dead-letter", "list", "--token-file", &token], "the admin's token"),
+        (
+            "401 Unauthorized",
+            "who are you? Send the header X-User-ID",
+            vec!["dead-letter", "redrive", &id, "--token-file", &token],
+            "say who decides: --user USER",
+        ),
+        (
+            "403 Forbidden",
+            "the token and X-User-ID are different users",
+            vec!["batch", "list", "--token-file", &token, "--user", "bob"],
+            "leave --user",
+        ),
+        ("403 Forbidden", "not yours", vec!["batch", "show", &id, "--user", "bob"], "ask as its owner: --user USER"),
+        ("401 Unauthorized", "expired", vec!["batch", "list", "--token-file", &token], "show another token"),
+    ] {
+        let body = answer(status, "", &json!({ "error": error }));
+        let (user, _) = stranger(move |_| Some(body.clone())).await;
+        let url = user.url.clone();
+        end(command(&[&arguments[..], &["--url", &url]].concat())).await.ended(5).said(&[hint]);
+    }
+}
+
 /// Everything that a terminal could be steered with.
 const HOSTILE: &str = "\u{1b}]0;mine\u{7}\u{9b}2J\r\n\t\u{7f}\u{202e}\u{2066}\u{200b}x";
 
@@ -449,7 +552,7 @@ async fn a_server_cannot_steer_the_terminal() {
             "error_code": HOSTILE, "message": HOSTILE, "next_retry_at": HOSTILE,
             "failed_essays": [{ "essay_id": HOSTILE, "error_code": HOSTILE, "message": HOSTILE }] } } },
         "attempts": [{ "attempt": HOSTILE, "reason": HOSTILE, "outcome": HOSTILE, "trigger": HOSTILE }],
-        "message": HOSTILE, "counters": { HOSTILE: HOSTILE },
+        "phase": HOSTILE, "attempt": 2, "message": HOSTILE, "counters": { HOSTILE: HOSTILE },
         "batches": [{ "batch_id": HOSTILE, "status": HOSTILE, "phases": { "nlp": { "status": HOSTILE } } }],
         "jobs": [{ "job_id": HOSTILE, "reason": HOSTILE }], "counts": { "retried": HOSTILE }, "job_id": HOSTILE,
         "dead_letters": [{ "id": HOSTILE, "error": HOSTILE }], "history": [{ "what": HOSTILE }],
@@ -576,7 +679,18 @@ async fn an_https_server_is_trusted_for_its_certificate() {
     write(directory.path(), "none.pem", "nothing\n");
     let (ca, none) = (path(&directory, "ca.pem"), path(&directory, "none.pem"));
     bare(&["health", "--url", &url, "--ca-file", &ca]).await.ended(0).shows(&["over TLS"]);
-    bare(&["health", "--url", &url]).await.ended(6).said(&["certificate"]);
+    bare(&["health", "--url", &url]).await.ended(6).said(&["certificate", "--ca-file FILE"]);
+    let plain = url.replace("https", "http");
+    bare(&["health", "--url", &plain]).await.ended(6).said(&["https://"]);
+    // The error is all that a machine reads.
+    let refused = bare(&["health", "--url", &url, "--json"]).await.ended(6).error();
+    assert_eq!(refused["exit_code"], 6);
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    write(directory.path(), "other.pem", &other.cert.pem());
+    let other = path(&directory, "other.pem");
+    bare(&["health", "--url", &url, "--ca-file", &other]).await.ended(6).said(&["not in the file of --ca-file"]);
+    let (spoken, _) = stranger(|_| Some("HTTP/1.1 200 OK\r\n\r\n".to_owned())).await;
+    bare(&["health", "--url", &spoken.url.replace("http", "https")]).await.ended(6);
     bare(&["health", "--url", &url, "--ca-file", &none]).await.ended(2).said(&["--ca-file"]);
 }
 

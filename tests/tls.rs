@@ -137,6 +137,7 @@ async fn the_program_reads_certificate_and_key_from_files() {
         let (code, output, errors) = run(Process::command(&["--ephemeral", "--tls-cert", cert, "--tls-key", key]));
         assert_eq!((code, output.as_str()), (1, ""));
         assert!(errors.contains(said) && !errors.contains(&certificate.key), "{errors}");
+        assert!(errors.matches("KeyMismatch").count() <= 1, "it is said once: {errors}");
     }
     let process = Process::serve(&["--ephemeral", "--tls-cert", &cert, "--tls-key", &key]);
     let address = process.url.strip_prefix("https://").expect("it says that it is secure").to_owned();

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 
 pub(super) async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
     let BackupArguments { file, data_dir, common } = arguments;
+    let file = target_of(&file)?;
     // What is there stays until the new one is whole.
     let partial = partial_of(&file);
     let written = match data_dir {
@@ -48,6 +49,23 @@ pub(super) async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
         output.line(&format!("{}: {size} bytes, as of {created_at}", file.display()));
     }
     output.finish()
+}
+
+/// Where the backup goes: behind a link to what it links to, which stays the link's. What is there and is no file that can
+/// be replaced, as a device or a pipe, is left alone.
+fn target_of(file: &Path) -> Result<PathBuf, Failure> {
+    let refused = |why: &str| {
+        let failure = Failure::usage(format!("{} {why}", file.display()));
+        failure.hint("name a file: a new one, or one that the backup takes the place of")
+    };
+    let is_link = fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_symlink());
+    let target = if is_link { fs::canonicalize(file) } else { Ok(file.to_owned()) };
+    let target = target.map_err(|error| refused(&format!("is a link that cannot be followed: {error}")))?;
+    match fs::metadata(&target) {
+        Ok(metadata) if !metadata.is_file() => Err(refused("is no regular file")),
+        // What is not there, or cannot be looked at, is told once it is written.
+        Ok(_) | Err(_) => Ok(target),
+    }
 }
 
 fn partial_of(file: &Path) -> PathBuf {

@@ -30,6 +30,8 @@ pub(super) struct Client {
     base: Url,
     user: Option<HeaderValue>,
     token: Option<HeaderValue>,
+    /// Whether the caller has said whose signature is trusted.
+    has_ca: bool,
     /// How long one request may take with all its repetitions.
     patience: Duration,
     /// Whether the server has been there. Before, there is nothing to wait for.
@@ -42,11 +44,28 @@ pub(super) struct Answer {
     pub(super) body: Value,
 }
 
+/// Members that an answer has to have, each with what it has to be. Whatever else answers at the address has others.
+pub(super) type Members = &'static [(&'static str, fn(&Value) -> bool)];
+
+/// What was in the way of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Obstacle {
+    /// The server cannot have seen the request.
+    Unsent,
+    /// It may have.
+    Unheard,
+    /// Its certificate is not trusted.
+    Certificate,
+    /// One of the two speaks TLS, and the other does not.
+    OtherProtocol,
+    /// What came is not an answer of this server's.
+    Strange,
+}
+
 /// Why there is no answer.
 struct Lost {
     reason: String,
-    /// Whether the server cannot have seen the request.
-    is_unsent: bool,
+    obstacle: Obstacle,
     /// Whether it makes no sense to try again.
     is_final: bool,
 }
@@ -58,6 +77,14 @@ struct Asked<'a> {
     body: Option<&'a Value>,
     /// Under which it takes effect once.
     key: Option<String>,
+    /// What its answer has, where all went well.
+    members: Members,
+}
+
+impl Asked<'_> {
+    const fn reading(url: Url, members: Members) -> Self {
+        Self { method: Method::GET, url, body: None, key: None, members }
+    }
 }
 
 fn header(what: &str, text: &str) -> Result<HeaderValue, Failure> {
@@ -115,7 +142,7 @@ impl Client {
         if let Some(token) = &mut token {
             token.set_sensitive(true);
         }
-        Ok(Self { http, base, user, token, patience, is_reached: AtomicBool::new(false) })
+        Ok(Self { http, base, user, token, has_ca: ca.is_some(), patience, is_reached: AtomicBool::new(false) })
     }
 
     /// Whether others on the way could read the token.
@@ -131,45 +158,45 @@ impl Client {
         self.patience
     }
 
-    pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.query(path, &[]).await
+    pub(super) async fn get(&self, path: &str, members: Members) -> Result<Value, Failure> {
+        self.query(path, &[], members).await
     }
 
     /// A GET with a query.
-    pub(super) async fn query(&self, path: &str, query: &[(&str, String)]) -> Result<Value, Failure> {
+    pub(super) async fn query(&self, path: &str, query: &[(&str, String)], members: Members) -> Result<Value, Failure> {
         let mut url = self.url(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        self.ask(Asked { method: Method::GET, url, body: None, key: None }).await
+        self.ask(Asked::reading(url, members)).await
     }
 
     /// A POST that takes effect once, however often it has to be sent.
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+    pub(super) async fn post(&self, path: &str, body: &Value, members: Members) -> Result<Value, Failure> {
         let key = Some(Uuid::new_v4().to_string());
-        self.ask(Asked { method: Method::POST, url: self.url(path), body: Some(body), key }).await
+        self.ask(Asked { method: Method::POST, url: self.url(path), body: Some(body), key, members }).await
     }
 
-    pub(super) async fn delete(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(Asked { method: Method::DELETE, url: self.url(path), body: None, key: None }).await
+    pub(super) async fn delete(&self, path: &str, members: Members) -> Result<Value, Failure> {
+        self.ask(Asked { method: Method::DELETE, ..Asked::reading(self.url(path), members) }).await
     }
 
     /// Whatever is answered to a GET that is sent once.
     pub(super) async fn ask_once(&self, path: &str) -> Result<Answer, Failure> {
-        let asked = Asked { method: Method::GET, url: self.url(path), body: None, key: None };
+        let asked = Asked::reading(self.url(path), &[]);
         let answered = self.answer(&asked, self.patience).await;
-        answered.map(|(answer, _)| answer).map_err(|lost| self.unreachable(&lost))
+        answered.map(|(answer, _)| answer).map_err(|lost| self.unreachable(&asked, &lost))
     }
 
     /// An answer that is read piece by piece. Each piece has its time.
     pub(super) async fn open(&self, path: &str) -> Result<Response, Failure> {
-        let asked = Asked { method: Method::GET, url: self.url(path), body: None, key: None };
-        let response = self.send(&asked, None).await.map_err(|lost| self.unreachable(&lost))?;
+        let asked = Asked::reading(self.url(path), &[]);
+        let response = self.send(&asked, None).await.map_err(|lost| self.unreachable(&asked, &lost))?;
         if response.status().is_success() {
             return Ok(response);
         }
-        let (answer, _) = read(response).await.map_err(|lost| self.unreachable(&lost))?;
-        Err(Failure::answered(answer.status, &answer.body))
+        let (answer, _) = read(response).await.map_err(|lost| self.unreachable(&asked, &lost))?;
+        Err(self.refused(&asked, &answer))
     }
 
     fn url(&self, path: &str) -> Url {
@@ -186,9 +213,9 @@ impl Client {
             tries += 1;
             let left = self.patience.saturating_sub(began.elapsed()).max(FIRST_WAIT);
             let (failure, asked_to_wait) = match self.answer(&asked, left).await {
-                Ok((answer, _)) if (200..300).contains(&answer.status) => return Ok(answer.body),
+                Ok((answer, _)) if (200..300).contains(&answer.status) => return self.known(&asked, answer.body),
                 Ok((answer, retry_after)) => {
-                    let failure = Failure::answered(answer.status, &answer.body);
+                    let failure = self.refused(&asked, &answer);
                     if !is_temporary(&answer, tries) {
                         return Err(failure);
                     }
@@ -196,8 +223,8 @@ impl Client {
                 }
                 Err(lost) => {
                     // A server that was never there is not waited for; one that was may be starting again.
-                    let was_there = self.is_reached.load(Ordering::Relaxed) || !lost.is_unsent;
-                    let failure = self.unreachable(&lost);
+                    let was_there = self.is_reached.load(Ordering::Relaxed) || lost.obstacle != Obstacle::Unsent;
+                    let failure = self.unreachable(&asked, &lost);
                     if lost.is_final || !was_there {
                         return Err(failure);
                     }
@@ -239,15 +266,72 @@ impl Client {
         Ok(response)
     }
 
-    fn unreachable(&self, lost: &Lost) -> Failure {
-        let message = format!("{} does not answer: {}", self.base.as_str().trim_end_matches('/'), lost.reason);
-        let hint = if lost.is_unsent {
-            "is the server running? Start it with `rephase serve`, or say where it is: --url URL (or REPHASE_URL)"
-        } else {
-            "it may have been done all the same: look before you ask again"
-        };
-        Failure::new(Exit::Unreachable, message).hint(hint)
+    /// The answer, where it is one of this server's.
+    fn known(&self, asked: &Asked<'_>, body: Value) -> Result<Value, Failure> {
+        let missing = asked.members.iter().find(|(name, is_it)| !is_it(&body[name]));
+        let Some((name, _)) = missing else { return Ok(body) };
+        let reason = format!("its answer has no `{name}` as it should be; is this a server of rephase?");
+        Err(self.unreachable(asked, &Lost { reason, obstacle: Obstacle::Strange, is_final: true }))
     }
+
+    /// What the server answered in place of what was asked for, with what to do about it.
+    fn refused(&self, asked: &Asked<'_>, answer: &Answer) -> Failure {
+        let failure = Failure::answered(answer.status, &answer.body);
+        let is_operators = asked.url.path().contains("/internal/");
+        let said = answer.body["error"].as_str().unwrap_or_default();
+        let hint = match (answer.status, &self.token, &self.user) {
+            // The operator's token names nobody, and a decision wants a name.
+            (400..=403, ..) if is_operators && said.contains("X-User-ID") => "say who decides: --user USER",
+            (401 | 403, ..) if is_operators => {
+                "this is for who runs the server: show the admin's token, --token-file FILE (or REPHASE_TOKEN)"
+            }
+            (401, None, _) => "say who asks: --user USER (or REPHASE_USER), or --token-file FILE (or REPHASE_TOKEN)",
+            (401, Some(_), _) => "show another token: --token-file FILE (or REPHASE_TOKEN)",
+            (403, Some(_), Some(_)) if said.contains("different users") => {
+                "the token says who asks: leave --user (and REPHASE_USER) away"
+            }
+            (403, Some(_), _) => "show its owner's token: --token-file FILE (or REPHASE_TOKEN)",
+            (403, None, _) => "ask as its owner: --user USER",
+            _ => return failure,
+        };
+        failure.hint(hint)
+    }
+
+    fn unreachable(&self, asked: &Asked<'_>, lost: &Lost) -> Failure {
+        let Lost { reason, obstacle, .. } = lost;
+        let what = if *obstacle == Obstacle::Strange { "" } else { " does not answer" };
+        let message = format!("{}{what}: {reason}", self.base.as_str().trim_end_matches('/'));
+        let failure = Failure::new(Exit::Unreachable, message);
+        let is_read = asked.method == Method::GET;
+        match obstacle {
+            Obstacle::Unsent => failure.hint(
+                "is the server running? Start it with `rephase serve`, or say where it is: --url URL (or REPHASE_URL)",
+            ),
+            Obstacle::Certificate if reason.contains("CaUsedAsEndEntity") => failure.hint(
+                "the server shows the certificate of an authority (CA:TRUE); it needs one of its own, with CA:FALSE",
+            ),
+            Obstacle::Certificate if self.has_ca && is_unsigned(reason) => {
+                failure.hint("who signed the server's certificate is not in the file of --ca-file")
+            }
+            Obstacle::Certificate if reason.contains("UnknownIssuer") => failure
+                .hint("say whose signature to trust: --ca-file FILE with the certificate that signs the server's"),
+            Obstacle::Certificate => failure.hint("the server needs a certificate for this address that is valid now"),
+            Obstacle::OtherProtocol if self.base.scheme() == "http" => failure.hint("does it speak TLS? Try https://"),
+            Obstacle::OtherProtocol => failure.hint("does it speak TLS? If not, try http://"),
+            Obstacle::Unheard | Obstacle::Strange if !is_read => {
+                failure.hint("it may have been done all the same: look before you ask again")
+            }
+            Obstacle::Unheard => {
+                failure.hint("`rephase health` says how the server is; --timeout SECONDS waits longer")
+            }
+            Obstacle::Strange => failure.hint("say where the server is: --url URL (or REPHASE_URL)"),
+        }
+    }
+}
+
+/// Whether nobody who is trusted has signed the certificate. A bad signature is one of an authority with the same name.
+fn is_unsigned(reason: &str) -> bool {
+    reason.contains("UnknownIssuer") || reason.contains("BadSignature")
 }
 
 /// Whether the same request can do better in a moment: there was no room for it, or its first sending is being served.
@@ -276,22 +360,28 @@ async fn read(mut response: Response) -> Result<(Answer, Option<Duration>), Lost
 
 impl Lost {
     fn of(error: &reqwest::Error) -> Self {
+        let has = |text: &str| causes(error).any(|cause| cause.to_string().contains(text));
+        let obstacle = if has("certificate") {
+            Obstacle::Certificate
+        } else if has("invalid HTTP version") || has("InvalidContentType") {
+            Obstacle::OtherProtocol
+        } else if error.is_connect() {
+            Obstacle::Unsent
+        } else {
+            Obstacle::Unheard
+        };
         // A certificate that is not trusted will not be the next time.
-        let is_final = error.is_builder() || is_about_certificates(error);
-        Self { reason: reason_of(error), is_unsent: error.is_connect(), is_final }
+        let is_final = error.is_builder() || matches!(obstacle, Obstacle::Certificate | Obstacle::OtherProtocol);
+        Self { reason: reason_of(error), obstacle, is_final }
     }
 
     fn strange(reason: &str) -> Self {
-        Self { reason: reason.to_owned(), is_unsent: false, is_final: true }
+        Self { reason: reason.to_owned(), obstacle: Obstacle::Strange, is_final: true }
     }
 }
 
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(error.source(), |&cause| cause.source())
-}
-
-fn is_about_certificates(error: &reqwest::Error) -> bool {
-    causes(error).any(|cause| cause.to_string().contains("certificate"))
 }
 
 /// The innermost cause says what happened; those around it only where.

@@ -112,7 +112,7 @@ async fn list_letters(session: &Session, arguments: &ListArguments) -> Result<()
 
 async fn show(session: &Session, letter: &str) -> Result<(), Failure> {
     let id = DEAD_LETTER.resolve(&session.client, letter).await?;
-    let letter = session.client.get(&format!("/internal/v1/dead-letters/{id}")).await;
+    let letter = session.client.get(&format!("/internal/v1/dead-letters/{id}"), &[("history", Value::is_array)]).await;
     let letter = letter.map_err(|failure| DEAD_LETTER.missing(failure))?;
     let output = &session.output;
     if output.is_json {
@@ -154,7 +154,7 @@ async fn decide(session: &Session, decided: &Decided, decision: &str) -> Result<
     let (mut done, mut closed, mut missing) = (0, 0, 0);
     for ids in ids.chunks(MAX_DECISIONS) {
         let path = format!("/internal/v1/dead-letters/{decision}");
-        let answer = session.client.post(&path, &json!({ "ids": ids })).await?;
+        let answer = session.client.post(&path, &json!({ "ids": ids }), &[("results", Value::is_array)]).await?;
         for result in list(&answer["results"]) {
             match (&result["error"], &result["state"]) {
                 (Value::Null, _) => done += 1,

@@ -73,11 +73,11 @@ impl Demo {
             "user_id": TEACHER,
             "student_prompt_ref": prompt,
         });
-        let batch = self.client.post("/v1/batches/register", &registration).await?;
+        let batch = self.client.post("/v1/batches/register", &registration, &[]).await?;
         let batch = batch["batch_id"].as_str().context("the registration has no batch id")?.to_owned();
         self.timeline.line(Mark::Done, "registered", &format!("batch {batch}, {} essays expected", essays.len()));
 
-        let sent = self.client.post(&format!("/v1/batches/{batch}/essays"), &json!({ "essays": essays })).await?;
+        let sent = self.client.post(&format!("/v1/batches/{batch}/essays"), &json!({ "essays": essays }), &[]).await?;
         self.timeline.line(
             Mark::Done,
             "essays",
@@ -85,7 +85,7 @@ impl Demo {
         );
 
         let pipeline = json!({ "requested_pipeline": "ai_feedback" });
-        self.client.post(&format!("/v1/batches/{batch}/pipelines"), &pipeline).await?;
+        self.client.post(&format!("/v1/batches/{batch}/pipelines"), &pipeline, &[]).await?;
         self.timeline.line(Mark::Done, "pipeline", &format!("ai_feedback, that is {}", PHASES.join(", ")));
 
         let state = self.watch(&batch).await?;
@@ -93,7 +93,7 @@ impl Demo {
         self.explain_failure(&state);
 
         let retry = json!({ "phase_name": "nlp", "retry_reason": "the language model is installed now" });
-        let answer = self.client.post(&format!("/v1/batches/{batch}/retry-phase"), &retry).await?;
+        let answer = self.client.post(&format!("/v1/batches/{batch}/retry-phase"), &retry, &[]).await?;
         self.timeline.gap();
         let attempt = format!("attempt {}: {}", answer["attempt"], text(&answer["message"]));
         self.timeline.line(Mark::Done, "retry", &attempt);
@@ -110,7 +110,7 @@ impl Demo {
     async fn watch(&mut self, batch: &str) -> anyhow::Result<Value> {
         let began = Instant::now();
         loop {
-            let state = self.client.get(&format!("/v1/batches/{batch}/status")).await?;
+            let state = self.client.get(&format!("/v1/batches/{batch}/status"), &[]).await?;
             for (phase, seen) in PHASES.iter().zip(&mut self.seen) {
                 let detail = &state["pipeline_state"][phase];
                 let status = text(&detail["status"]);
@@ -137,7 +137,7 @@ impl Demo {
 
     async fn show_attempts(&mut self, batch: &str) -> anyhow::Result<()> {
         for phase in PHASES {
-            let attempts = self.client.get(&format!("/v1/batches/{batch}/phases/{phase}/attempts")).await?;
+            let attempts = self.client.get(&format!("/v1/batches/{batch}/phases/{phase}/attempts"), &[]).await?;
             for attempt in attempts["attempts"].as_array().into_iter().flatten() {
                 let mut line = format!(
                     "attempt {} by {} ({}): {}",

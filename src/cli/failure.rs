@@ -42,11 +42,13 @@ pub(super) struct Failure {
     code: Option<String>,
     correlation_id: Option<String>,
     hint: Option<String>,
+    /// The batch that is there all the same.
+    batch: Option<Box<str>>,
 }
 
 impl Failure {
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), code: None, correlation_id: None, hint: None }
+        Self { exit, message: message.into(), code: None, correlation_id: None, hint: None, batch: None }
     }
 
     pub(super) fn failed(message: impl Into<String>) -> Self {
@@ -72,19 +74,24 @@ impl Failure {
         let message = message.unwrap_or_else(|| format!("the server answered with {status} and did not say why"));
         let (code, correlation_id) = (member("error_code"), member("correlation_id"));
         let hint = match status {
-            401 => Some("say who asks: --user USER (or REPHASE_USER), or --token-file FILE (or REPHASE_TOKEN)"),
-            403 => Some("ask as its owner: --user USER, or the owner's token"),
             429 => Some("wait a while, then ask again"),
             502..=504 => Some("`rephase health` says how the server is"),
             _ => None,
         };
-        Self { exit, message, code, correlation_id, hint: hint.map(str::to_owned) }
+        Self { exit, message, code, correlation_id, hint: hint.map(str::to_owned), batch: None }
     }
 
     /// Says what to do next, where nothing better was said.
     #[must_use]
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// Names the batch that is there all the same.
+    #[must_use]
+    pub(super) fn of_batch(mut self, batch: &str) -> Self {
+        self.batch = Some(batch.into());
         self
     }
 
@@ -109,13 +116,17 @@ impl Failure {
 
     /// As a machine reads it.
     pub(super) fn to_json(&self) -> Value {
-        json!({
+        let mut object = json!({
             "error": self.message,
             "error_code": self.code,
             "correlation_id": self.correlation_id,
             "hint": self.hint,
             "exit_code": self.exit as u8,
-        })
+        });
+        if let Some(batch) = &self.batch {
+            object["batch_id"] = (**batch).into();
+        }
+        object
     }
 }
 

@@ -1,9 +1,11 @@
 //! Ids may be shortened: to a beginning that only one of the listed things has.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::client::Client;
+use super::client::{Client, Members};
 use super::failure::{Exit, Failure};
 use super::values::list;
 
@@ -14,6 +16,9 @@ const MIN_CHARS: usize = 4;
 const MAX_PAGES: usize = 50;
 const PAGE: &str = "200";
 
+/// How many pages are asked for at the most, and so how many of what comes after one are kept.
+const MAX_CURSORS: usize = 10_000;
+
 /// How many are named where a beginning fits several.
 const MAX_NAMED: usize = 5;
 
@@ -22,18 +27,27 @@ pub(super) struct Kind {
     name: &'static str,
     path: &'static str,
     members: &'static str,
+    /// What a page of the listing has.
+    page: Members,
     id: &'static str,
     /// The command that lists them.
     listed_by: &'static str,
 }
 
-pub(super) const BATCH: Kind =
-    Kind { name: "batch", path: "/v1/batches", members: "batches", id: "batch_id", listed_by: "rephase batch list" };
+pub(super) const BATCH: Kind = Kind {
+    name: "batch",
+    path: "/v1/batches",
+    members: "batches",
+    page: &[("batches", Value::is_array)],
+    id: "batch_id",
+    listed_by: "rephase batch list",
+};
 
 pub(super) const RETRY_JOB: Kind = Kind {
     name: "retry job",
     path: "/v1/retry-jobs",
     members: "jobs",
+    page: &[("jobs", Value::is_array)],
     id: "job_id",
     listed_by: "rephase retry-job list",
 };
@@ -42,6 +56,7 @@ pub(super) const DEAD_LETTER: Kind = Kind {
     name: "dead letter",
     path: "/internal/v1/dead-letters",
     members: "dead_letters",
+    page: &[("dead_letters", Value::is_array)],
     id: "id",
     listed_by: "rephase dead-letter list",
 };
@@ -81,7 +96,7 @@ impl Kind {
         for _ in 0..MAX_PAGES {
             let mut query = vec![("limit", PAGE.to_owned())];
             query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-            let page = client.query(self.path, &query).await?;
+            let page = client.query(self.path, &query, self.page).await?;
             let ids = list(&page[self.members]).iter().filter_map(|member| member[self.id].as_str());
             found.extend(ids.filter(|id| id.starts_with(text)).map(str::to_owned));
             cursor = page["next_cursor"].as_str().map(str::to_owned);
@@ -107,10 +122,10 @@ pub(super) async fn pages(
     mut show: impl FnMut(&Value) -> bool,
 ) -> Result<bool, Failure> {
     let fixed = query.len();
-    let mut left = limit;
+    let (mut left, mut cursors) = (limit, HashSet::new());
     loop {
         query.push(("limit", left.min(200).to_string()));
-        let page = client.query(kind.path, &query).await?;
+        let page = client.query(kind.path, &query, kind.page).await?;
         for member in list(&page[kind.members]) {
             if !show(member) {
                 return Ok(false);
@@ -120,6 +135,10 @@ pub(super) async fn pages(
         let Some(cursor) = page["next_cursor"].as_str() else { return Ok(false) };
         if left == 0 {
             return Ok(true);
+        }
+        if cursors.len() >= MAX_CURSORS || !cursors.insert(cursor.to_owned()) {
+            let failure = Failure::new(Exit::Unreachable, "the pages of the list do not come to an end");
+            return Err(failure.hint("is this a server of rephase?"));
         }
         query.truncate(fixed);
         query.push(("cursor", cursor.to_owned()));

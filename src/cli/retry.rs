@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::batch::look;
+use super::client::Members;
 use super::common::{Common, Session};
 use super::failure::{EXIT_CODES, Exit, Failure};
 use super::filter::phase;
@@ -11,6 +12,9 @@ use super::ids::BATCH;
 use super::output::Tone;
 use super::values::{list, text, words};
 use super::watch::{Shows, WaitArguments, until_rest};
+
+/// What the answer to a retry has, and a preview of one.
+pub(super) const RETRIED: Members = &[("phase", Value::is_string), ("attempt", Value::is_number)];
 
 /// Arguments of `retry`.
 #[derive(Debug, Args)]
@@ -72,7 +76,7 @@ impl RetryArguments {
 pub(super) async fn run(arguments: RetryArguments) -> Result<(), Failure> {
     let session = arguments.common.session()?;
     let batch = BATCH.resolve(&session.client, &arguments.batch).await?;
-    let answer = session.client.post(&format!("/v1/batches/{batch}/retry-phase"), &arguments.body()).await;
+    let answer = session.client.post(&format!("/v1/batches/{batch}/retry-phase"), &arguments.body(), RETRIED).await;
     let answer = answer.map_err(|failure| {
         let wants_force = failure.is(Exit::Refused) && failure.to_string().contains("\"force\"");
         let failure = if wants_force { failure.hint("--force runs it again all the same") } else { failure };

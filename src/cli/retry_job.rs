@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::client::Members;
 use super::common::{Common, Session};
 use super::failure::{EXIT_CODES, Failure};
 use super::filter::{FilterArguments, phase};
@@ -18,6 +19,9 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// How many pages of a job's batches are read: as many as a job can have.
 const MAX_PAGES: usize = 50;
+
+/// What a job has.
+const JOB: Members = &[("status", Value::is_string), ("counts", Value::is_object)];
 
 /// Arguments of `retry-job`.
 #[derive(Debug, Args)]
@@ -132,7 +136,9 @@ pub(super) async fn run(arguments: RetryJobArguments) -> Result<(), Failure> {
 }
 
 async fn create(session: &Session, arguments: &CreateArguments) -> Result<(), Failure> {
-    let answer = session.client.post("/v1/retry-jobs", &arguments.body()?).await?;
+    let made: Members =
+        if arguments.dry_run { &[("total", Value::is_number)] } else { &[("job_id", Value::is_string)] };
+    let answer = session.client.post("/v1/retry-jobs", &arguments.body()?, made).await?;
     let output = &session.output;
     if output.is_json {
         output.json(&answer);
@@ -202,10 +208,10 @@ async fn list_jobs(session: &Session, limit: usize) -> Result<(), Failure> {
 /// The job with all of its batches.
 async fn whole(session: &Session, job: &str) -> Result<Value, Failure> {
     let path = format!("/v1/retry-jobs/{job}");
-    let mut whole = session.client.get(&path).await.map_err(|failure| RETRY_JOB.missing(failure))?;
+    let mut whole = session.client.get(&path, JOB).await.map_err(|failure| RETRY_JOB.missing(failure))?;
     for _ in 0..MAX_PAGES {
         let Some(from) = whole["next_from"].as_u64() else { break };
-        let mut page = session.client.query(&path, &[("from", from.to_string())]).await?;
+        let mut page = session.client.query(&path, &[("from", from.to_string())], JOB).await?;
         whole["next_from"] = page["next_from"].take();
         if let (Some(batches), Value::Array(more)) = (whole["batches"].as_array_mut(), page["batches"].take()) {
             batches.extend(more);
@@ -248,7 +254,11 @@ fn counts(job: &Value) -> String {
     let counts = &job["counts"];
     let is_told = |name: &&&str| **name == "retried" || counts[**name] != 0;
     let told = ["retried", "waiting", "moved", "refused"];
-    let told: Vec<_> = told.iter().filter(is_told).map(|name| format!("{} {name}", text(&counts[name]))).collect();
+    let is_over = job["status"] != "running";
+    // Nobody waits for a job that was stopped.
+    let said = |name: &'static str| if name == "waiting" && is_over { "left alone" } else { name };
+    let told: Vec<_> =
+        told.iter().filter(is_told).map(|name| format!("{} {}", text(&counts[name]), said(name))).collect();
     told.join(", ")
 }
 
@@ -260,7 +270,7 @@ async fn watch(session: &Session, job: &str) -> Result<(), Failure> {
     let (mut last, mut state);
     last = Value::Null;
     loop {
-        let asked = session.client.query(&path, &[("limit", "1".to_owned())]).await;
+        let asked = session.client.query(&path, &[("limit", "1".to_owned())], JOB).await;
         state = asked.map_err(|failure| RETRY_JOB.missing(failure))?;
         // The one batch says nothing about the job.
         if let Some(members) = state.as_object_mut() {
@@ -295,7 +305,7 @@ async fn watch(session: &Session, job: &str) -> Result<(), Failure> {
 
 async fn stop(session: &Session, job: &str) -> Result<(), Failure> {
     let job = RETRY_JOB.resolve(&session.client, job).await?;
-    let answer = session.client.delete(&format!("/v1/retry-jobs/{job}")).await;
+    let answer = session.client.delete(&format!("/v1/retry-jobs/{job}"), &[("status", Value::is_string)]).await;
     let answer = answer.map_err(|failure| RETRY_JOB.missing(failure))?;
     if session.output.is_json {
         session.output.json(&answer);

@@ -6,6 +6,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::Value;
 
+use super::client::Members;
 use super::common::Session;
 use super::failure::Failure;
 use super::ids::BATCH;
@@ -20,6 +21,9 @@ const POLL_MS: u64 = 250;
 
 /// The shortest time between two questions: a server that is about to end does not wait.
 const SHORTEST: Duration = Duration::from_millis(25);
+
+/// What the status of a batch has.
+pub(super) const STATUS: Members = &[("status", Value::is_string), ("pipeline_state", Value::is_object)];
 
 /// Whether to wait.
 #[derive(Debug, Args)]
@@ -61,7 +65,7 @@ pub(super) async fn until_rest(
     let path = format!("/v1/batches/{batch}/status");
     loop {
         let asked = Instant::now();
-        let status = session.client.query(&path, &[("wait_ms", wait_ms.to_string())]).await;
+        let status = session.client.query(&path, &[("wait_ms", wait_ms.to_string())], STATUS).await;
         let status = status.map_err(|failure| BATCH.missing(failure))?;
         watcher.show(&status);
         if status["status"] != "processing" || session.output.is_closed() {

@@ -197,6 +197,7 @@ pub(super) async fn status(
         details: StatusDetails {
             batch_status: batch.status,
             essays_received: batch.essays_received,
+            has_prompt: details.has_prompt(),
             registered_at: details.registered_at.to_timestamp(),
             updated_at: batch.updated_at.to_timestamp(),
         },
@@ -238,6 +239,8 @@ pub(super) struct StatusBody<'a> {
 pub(super) struct StatusDetails {
     batch_status: BatchStatus,
     essays_received: u16,
+    /// Whether phases that need a prompt can run.
+    has_prompt: bool,
     #[schemars(with = "Time")]
     registered_at: Timestamp,
     #[schemars(with = "Time")]

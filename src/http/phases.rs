@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -20,8 +20,8 @@ use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::attempt_view;
-use crate::domain::{AttemptOutcome, Batch, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
-use crate::engine::{DEFAULT_RETRY_REASON, Reader, Submission};
+use crate::domain::{AttemptOutcome, Batch, BatchId, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
+use crate::engine::{DEFAULT_RETRY_REASON, Engine, Reader, Submission};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct PipelineRequest {
@@ -105,6 +105,8 @@ pub(super) struct RetryPhaseRequest {
     force: Option<bool>,
     /// Whether to say what would happen, and nothing more.
     dry_run: Option<bool>,
+    /// With `dry_run`: that it would be refused is an answer, and no error.
+    tell_refusal: Option<bool>,
 }
 
 impl RetryPhaseRequest {
@@ -143,17 +145,22 @@ pub(super) async fn retry(
     let input = Input::RetryPhase(RetryRequest { by, phase, selection, force, downstream, reason });
     let batch = batch_id(&id)?;
     if request.dry_run.unwrap_or_default() {
-        let preview = move |reader: Reader<'_>| {
-            let before = Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
-            Ok((before, reader.preview(input, correlation_id)?))
+        let previewed = preview(engine, batch, input, versions, correlation_id).await;
+        return match previewed {
+            Ok((before, after)) => {
+                let mut answer = plan(&after, phase, correlation_id);
+                answer["status"] = "dry_run".into();
+                Ok((etag(&before), Json(answer)).into_response())
+            }
+            Err(problem) if request.tell_refusal.unwrap_or_default() => {
+                let mut answer = problem.render(correlation_id);
+                *answer.status_mut() = StatusCode::OK;
+                // The answer is no error; what it has is what one would be.
+                answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                Ok(answer)
+            }
+            Err(problem) => Err(problem),
         };
-        let (before, after) = engine.query(batch, move |reader| preview(reader?)).await?;
-        if versions.is_some_and(|versions| !versions.contains(&before.version)) {
-            return Err(Rejected::Moved { version: before.version }.into());
-        }
-        let mut answer = plan(&after, phase, correlation_id);
-        answer["status"] = "dry_run".into();
-        return Ok((etag(&before), Json(answer)).into_response());
     }
     let submission = Submission::new(input, correlation_id).if_version(versions);
     change(engine, batch, submission, named, move |batch| {
@@ -164,6 +171,25 @@ pub(super) async fn retry(
         answer
     })
     .await
+}
+
+/// The batch as it is, and as it would be after `input`.
+async fn preview(
+    engine: &Engine,
+    batch: BatchId,
+    input: Input,
+    versions: Option<Vec<u64>>,
+    correlation_id: Uuid,
+) -> Result<(Arc<Batch>, Batch), Problem> {
+    let preview = move |reader: Reader<'_>| {
+        let before = Arc::clone(reader.batch().ok_or(Rejected::NoSuchBatch)?);
+        Ok((before, reader.preview(input, correlation_id)?))
+    };
+    let (before, after) = engine.query(batch, move |reader| preview(reader?)).await?;
+    if versions.is_some_and(|versions| !versions.contains(&before.version)) {
+        return Err(Rejected::Moved { version: before.version }.into());
+    }
+    Ok((before, after))
 }
 
 /// What a retry does, read off the batch as it is after it was accepted. The preview says the same.

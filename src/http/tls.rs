@@ -32,7 +32,7 @@ pub enum TlsError {
     #[error("there is no PRIVATE KEY in PEM in the file of the key ({0})")]
     NoKey(pem::Error),
     /// They are no pair, or of a kind that is not known.
-    #[error("the certificate and the key cannot be used: {0}")]
+    #[error("the certificate and the key cannot be used")]
     Unusable(#[from] tokio_rustls::rustls::Error),
 }
 

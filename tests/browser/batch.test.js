@@ -226,6 +226,48 @@ test("what comes from a batch is text, whatever it looks like", async () => {
   assert.deepEqual(page.wrong, []);
 });
 
+test("what is asked about a batch is no error in the console", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`);
+  const refused = [];
+  page.on("console", (message) => message.type() === "error" && refused.push(message.text()));
+  await page.reload();
+  await says(cardOf(page, "ai_feedback"), "No retry now: ai_feedback needs nlp");
+  const dialog = await openRetry(page, "nlp");
+  await says(dialog, "2, at 3 essays");
+  assert.deepEqual(refused, []);
+});
+
+test("an address that cannot be read is said to be one, and nothing else is shown under it", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`);
+  await says(cardOf(page, "nlp"), "NLP_SERVICE_ERROR");
+  for (const place of ["/batches/%E0%A4%A", "/%"]) {
+    await page.evaluate((hash) => (location.hash = hash), place);
+    await says(page.getByRole("heading", { level: 1 }), "No such address");
+    assert.equal(await page.locator("section.batch").count(), 0);
+    await page.reload();
+    await says(page.getByRole("alert"), "cannot be read");
+    await page.getByRole("link", { name: "Batches" }).last().click();
+    await page.locator("section.list").waitFor();
+  }
+  assert.deepEqual(page.wrong, []);
+});
+
+test("what steers the direction of text is shown as its number", async () => {
+  const error = { essays: [0], error_code: "NLP_SERVICE_ERROR", category: "permanent", message: "before \u202eafter" };
+  const reason = "why \u2066not";
+  const [batch] = await it.server.seed({ history: [{ pipeline: "nlp" }, { phase: "spellcheck" }, { phase: "nlp", ...error }, { phase: "nlp", reason, ...error }] });
+  const page = await it.open(`/batches/${batch}`);
+  await says(cardOf(page, "nlp"), "before \\u{202e}after");
+  await says(page.locator(".attempts"), "“why \\u{2066}not”");
+  const all = () => page.evaluate(() => document.documentElement.outerHTML);
+  assert.doesNotMatch(await all(), /[\u202a-\u202e\u2066-\u2069]/);
+  await cell(page, 0, 2).click();
+  await says(dialogOf(page), "before \\u{202e}after");
+  assert.doesNotMatch(await all(), /[\u202a-\u202e\u2066-\u2069]/);
+});
+
 test("a batch that does not exist is shown as the error it is", async () => {
   const page = await it.open("/batches/00000000-0000-7000-8000-000000000000");
   await says(page.getByRole("alert"), "404 · RESOURCE_NOT_FOUND");

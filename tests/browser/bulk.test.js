@@ -46,9 +46,29 @@ test("a bulk retry is stopped", async () => {
   await dialog.getByRole("button", { name: "Retry them" }).click();
   await page.getByRole("button", { name: "Stop", exact: true }).click();
   await says(page.locator(".heading"), "stopped");
+  await says(page.getByRole("status"), /\d+ left alone$/);
+  await says(page.locator("tbody"), "left alone");
+  assert.equal(await page.getByText("waiting").count(), 0);
   await page.getByRole("button", { name: "Stop", exact: true }).waitFor({ state: "hidden" });
   const { jobs } = await it.server.ask("GET", "/v1/retry-jobs");
   assert.deepEqual([jobs.length, jobs[0].status, jobs[0].only_failed, jobs[0].per_second], [1, "stopped", true, 1]);
+});
+
+test("a rate that is none is told in words, and nothing is asked with it", async () => {
+  await it.server.seed(nlpFailed());
+  const page = await it.open("/batches");
+  const dialog = await openBulk(page);
+  await says(dialog, "1 would be retried");
+  for (const rate of ["-3", "1.5", "1001", ""]) {
+    await dialog.getByLabel("Batches a second").fill(rate);
+    await dialog.getByLabel("Batches a second").press("Tab");
+    await says(dialog.getByRole("alert"), "Batches a second: ");
+    assert.doesNotMatch(await dialog.textContent(), /u32/);
+    assert.ok(await dialog.getByRole("button", { name: "Retry them" }).isDisabled());
+    await dialog.getByLabel("Batches a second").fill("10");
+    await dialog.getByLabel("Batches a second").press("Tab");
+    await says(dialog, "1 would be retried");
+  }
 });
 
 test("where nothing would be retried there is nothing to confirm", async () => {

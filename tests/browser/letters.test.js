@@ -37,6 +37,17 @@ test("a dead letter is read and redriven; it comes back, since no redrive cures 
   assert.deepEqual(page.wrong, []);
 });
 
+test("nothing of a dead letter is out of sight on a telephone", async () => {
+  await letters(1);
+  const page = await it.open("/dead-letters", { viewport: { width: 400, height: 780 } });
+  await says(page.locator("tbody"), "open");
+  await picture(page, "letters-narrow");
+  const isWhole = (selector) => page.locator(selector).evaluateAll((all) => all.every((element) => element.scrollWidth <= element.clientWidth));
+  assert.ok(await isWhole(".sheet"));
+  const right = await page.locator("tbody .wide-text").evaluate((cell) => cell.getBoundingClientRect().right);
+  assert.ok(right <= 400, `the error ends at ${right}`);
+});
+
 test("a dead letter is discarded, and no longer offers anything", async () => {
   const [letter] = await letters(1);
   const page = await it.open(`/dead-letters/${letter}`);

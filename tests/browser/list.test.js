@@ -57,6 +57,18 @@ test("an error code that does not exist is refused with the server's words", asy
   await says(alert, "correlation id");
 });
 
+test("a value in the address that does not exist is refused with the server's words", async () => {
+  for (const name of ["status", "phase", "phase_status"]) {
+    const page = await it.open(`/batches?${name}=bogus`);
+    await says(page.getByRole("alert"), "bogus");
+    await page.getByRole("button", { name: "Clear" }).click();
+    await says(page.locator(".total"), "No batch fits");
+  }
+  const page = await it.open("/batches?status=failed&stuck=perhaps&colour=red");
+  await says(page.locator(".total"), "No batch fits");
+  assert.match(page.url(), /#\/batches\?status=failed$/, "the address says what is asked for");
+});
+
 test("a search finds a part of an id, and a whole id of a batch that is not in the list", async () => {
   const [one, other] = await it.server.seed(nlpFailed({ ago_ms: HOUR }), complete());
   const page = await it.open("/batches?status=completed_successfully");

@@ -121,7 +121,8 @@ async fn run_pipeline(session: &Session, arguments: &RunArguments) -> Result<(),
 
 async fn request_pipeline(session: &Session, batch: &str, pipeline: &str) -> Result<Value, Failure> {
     let body = json!({ "requested_pipeline": pipeline });
-    let answer = session.client.post(&format!("/v1/batches/{batch}/pipelines"), &body).await;
+    let answer =
+        session.client.post(&format!("/v1/batches/{batch}/pipelines"), &body, &[("message", Value::is_string)]).await;
     answer.map_err(|failure| look(session, batch, failure))
 }
 
@@ -148,7 +149,8 @@ async fn conclude(session: &Session, batch: &str, wait: &WaitArguments) -> Resul
 async fn cancel(session: &Session, arguments: &CancelArguments) -> Result<(), Failure> {
     let batch = BATCH.resolve(&session.client, &arguments.one.batch).await?;
     let body = arguments.reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
-    let answer = session.client.post(&format!("/v1/batches/{batch}/cancel"), &body).await;
+    let answer =
+        session.client.post(&format!("/v1/batches/{batch}/cancel"), &body, &[("phases", Value::is_array)]).await;
     let answer = answer.map_err(|failure| look(session, &batch, failure))?;
     if session.output.is_json {
         session.output.json(&answer);

@@ -6,8 +6,10 @@ use super::super::common::Session;
 use super::super::failure::Failure;
 use super::super::ids::BATCH;
 use super::super::output::{Table, Tone, cell, status, toned};
+use super::super::retry::RETRIED;
 use super::super::values::{NOTHING, list, text, time, took, words};
-use crate::domain::Phase;
+use super::super::watch::STATUS;
+use crate::domain::{Phase, needs_prompt};
 
 /// How many attempts of one phase are shown to people; the newest.
 const SHOWN_ATTEMPTS: usize = 10;
@@ -24,7 +26,7 @@ struct Shown<'a> {
 
 pub(super) async fn run(session: &Session, batch: &str) -> Result<(), Failure> {
     let batch = BATCH.resolve(&session.client, batch).await?;
-    let batch_status = session.client.get(&format!("/v1/batches/{batch}/status")).await;
+    let batch_status = session.client.get(&format!("/v1/batches/{batch}/status"), STATUS).await;
     let batch_status = batch_status.map_err(|failure| BATCH.missing(failure))?;
     let mut phases = Vec::new();
     for phase in Phase::ALL {
@@ -58,7 +60,8 @@ async fn attempts(session: &Session, batch: &str, phase: &str) -> Result<Vec<Val
     let path = format!("/v1/batches/{batch}/phases/{phase}/attempts");
     let (mut attempts, mut from) = (Vec::new(), 1);
     for _ in 0..MAX_PAGES {
-        let mut page = session.client.query(&path, &[("from", from.to_string())]).await?;
+        let mut page =
+            session.client.query(&path, &[("from", from.to_string())], &[("attempts", Value::is_array)]).await?;
         if let Value::Array(members) = page["attempts"].take() {
             attempts.extend(members);
         }
@@ -206,7 +209,7 @@ async fn next(
             "only_failed": flags.contains("only-failed"), "force": flags.contains("force"),
         });
         // Whoever may not, or a state that does not allow it, is no reason not to show the rest.
-        if session.client.post(&format!("/v1/batches/{batch}/retry-phase"), &body).await.is_ok() {
+        if session.client.post(&format!("/v1/batches/{batch}/retry-phase"), &body, RETRIED).await.is_ok() {
             next.push((session.command(&format!("retry {batch} {name}{flags} --wait")), why));
         }
     }
@@ -216,8 +219,14 @@ async fn next(
             next.push((session.command(&format!("batch cancel {batch}")), "to stop it".to_owned()));
         }
         "ready" => {
-            let command = session.command(&format!("batch run {batch} ai_feedback --wait"));
-            next.push((command, "it is ready for a pipeline".to_owned()));
+            // Whether there is a prompt an older server does not say.
+            let has_prompt = status["details"]["has_prompt"].as_bool().unwrap_or(true);
+            let can_be_last = |phase: &&Phase| has_prompt || !needs_prompt(**phase);
+            if let Some(last) = Phase::ALL.iter().rfind(can_be_last) {
+                let command = session.command(&format!("batch run {batch} {last} --wait"));
+                let why = if has_prompt { "" } else { ", and has no prompt, which other phases need" };
+                next.push((command, format!("it is ready for a pipeline{why}")));
+            }
         }
         _ => {}
     }

@@ -14,7 +14,7 @@ use super::super::progress::Bars;
 use super::super::values::{list, text};
 use super::super::watch::{Shows, WaitArguments, until_rest};
 use super::{conclude, look, request_pipeline};
-use crate::domain::MAX_ESSAYS;
+use crate::domain::{MAX_ESSAYS, needs_prompt};
 
 /// The largest text that the server takes, in bytes.
 const MAX_TEXT_BYTES: u64 = 1_024 * 1_024;
@@ -61,6 +61,11 @@ pub(super) async fn run(session: &Session, arguments: SubmitArguments) -> Result
     if arguments.wait.is_wanted() && arguments.pipeline.is_none() {
         return Err(Failure::usage("--wait waits for a pipeline").hint("name one: --pipeline PHASE"));
     }
+    let has_prompt = arguments.prompt.is_some() || arguments.prompt_id.is_some();
+    if let Some(pipeline) = arguments.pipeline.as_ref().filter(|pipeline| !has_prompt && wants_prompt(pipeline)) {
+        let failure = Failure::usage(format!("{pipeline} needs to know what the students were asked to write"));
+        return Err(failure.hint("say it: --prompt FILE, or --prompt-id ID"));
+    }
     let essays = essays_of(session, &arguments.paths)?;
     // Everything is looked at before anything is sent.
     for essay in &essays {
@@ -73,20 +78,31 @@ pub(super) async fn run(session: &Session, arguments: SubmitArguments) -> Result
         "student_prompt_ref": prompt,
         "class_id": arguments.class,
     });
-    let registered = session.client.post("/v1/batches/register", &registration).await?;
+    let registered =
+        session.client.post("/v1/batches/register", &registration, &[("batch_id", Value::is_string)]).await?;
     let batch = text(&registered["batch_id"]);
     upload(session, &batch, &essays).await.map_err(|failure| {
         failure
+            .of_batch(&batch)
             .hint(format!("batch {batch} has part of its texts: {}", session.command(&format!("batch show {batch}"))))
     })?;
     if let Some(pipeline) = &arguments.pipeline {
         if arguments.class.is_some() {
-            students(session, &batch, pipeline, &arguments.wait).await?;
+            let confirmed = students(session, &batch, pipeline, &arguments.wait).await;
+            confirmed.map_err(|failure| failure.of_batch(&batch))?;
         }
-        request_pipeline(session, &batch, pipeline).await?;
+        request_pipeline(session, &batch, pipeline).await.map_err(|failure| {
+            let hint = session.command(&format!("batch show {batch}"));
+            failure.of_batch(&batch).hint(format!("batch {batch} has its texts: {hint}"))
+        })?;
     }
     tell(session, &batch, essays.len(), arguments.pipeline.as_deref());
     if arguments.pipeline.is_some() { conclude(session, &batch, &arguments.wait).await } else { Ok(()) }
+}
+
+/// Whether a pipeline that ends with this phase needs a prompt. What it depends on needs none that it does not need.
+fn wants_prompt(pipeline: &str) -> bool {
+    pipeline.parse().is_ok_and(needs_prompt)
 }
 
 fn tell(session: &Session, batch: &str, essays: usize, pipeline: Option<&str>) {
@@ -162,7 +178,10 @@ fn read_text(path: &Path) -> Result<String, Failure> {
 async fn prompt(session: &Session, arguments: &SubmitArguments) -> Result<Value, Failure> {
     let storage_id = match (&arguments.prompt, &arguments.prompt_id) {
         (Some(path), _) => {
-            let stored = session.client.post("/v1/content", &json!({ "text": read_text(path)? })).await?;
+            let stored = session
+                .client
+                .post("/v1/content", &json!({ "text": read_text(path)? }), &[("storage_id", Value::is_string)])
+                .await?;
             text(&stored["storage_id"])
         }
         (None, Some(id)) => id.clone(),
@@ -193,7 +212,7 @@ async fn upload(session: &Session, batch: &str, essays: &[EssayFile]) -> Result<
 }
 
 async fn send(session: &Session, path: &str, essays: Vec<Value>) -> Result<u64, Failure> {
-    let answer = session.client.post(path, &json!({ "essays": essays })).await?;
+    let answer = session.client.post(path, &json!({ "essays": essays }), &[("essays", Value::is_array)]).await?;
     Ok(list(&answer["essays"]).len() as u64)
 }
 

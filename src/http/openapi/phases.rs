@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::operation::{Audience, ETAG, LOCATION, Operation, REPLAYED};
-use super::schemas::{AT, BATCH_ID, CORRELATION_ID, ESSAY_ID, Time, Word};
+use super::schemas::{AT, BATCH_ID, CORRELATION_ID, ESSAY_ID, ProblemDetails, Time, Word};
 use super::state::{AttemptView, attempt_example};
 use crate::contract::BatchStatus;
 use crate::domain::Phase;
@@ -48,8 +48,11 @@ pub(super) fn operations() -> Vec<Operation> {
             .body::<RetryPhaseRequest>(json!({ "phase_name": "nlp", "retry_reason": "it is installed now" }))
             .answer::<RetryPlan>(202, "It is going to be retried.", plan("retry_initiated"))
             .with(&[ETAG, LOCATION, REPLAYED])
-            .answer::<RetryPreview>(200, "What would happen (`dry_run`).", plan("dry_run"))
-            .with(&[ETAG])
+            .answer::<RetryPreviewed>(
+                200,
+                "What would happen (`dry_run`); or, with `tell_refusal`, why it would be refused: the problem, with its own `status`.",
+                plan("dry_run"),
+            )
             .not_found("there is no such batch, or no pipeline of it was ever requested")
             .conflict("the phase is running, was never requested, or has completed (`force` runs it again)")
             .fails(409, "BCS_PIPELINE_DEPENDENCY_RESOLUTION_FAILED", "a phase before it has not completed")
@@ -96,6 +99,14 @@ struct RetryPlan {
     status: Word,
     #[serde(flatten)]
     plan: Plan,
+}
+
+/// What a retry would do, or why not.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum RetryPreviewed {
+    Would(RetryPreview),
+    Refused(ProblemDetails),
 }
 
 /// What a retry would do.

@@ -11,6 +11,9 @@ export const happenings = new EventTarget();
 /** Tells all parts of the page. */
 export const tell = (type, detail) => happenings.dispatchEvent(new CustomEvent(type, { detail }));
 
+/** How long a client is asked to wait. */
+const waitOf = (answer) => Number(answer.headers.get("Retry-After") ?? 0) * 1_000;
+
 /** An error, as the server says it (RFC 9457), or as the browser does where there is no answer. */
 export class Problem extends Error {
   constructor(message, { status = 0, code = "", correlationId = "", retryAfterMs = 0 } = {}) {
@@ -18,8 +21,13 @@ export class Problem extends Error {
     Object.assign(this, { status, code, correlationId, retryAfterMs });
   }
 
+  /** One that was asked for, and is the answer. */
+  static said(body, retryAfterMs) {
+    return new Problem(body.error, { status: body.status, code: body.error_code, correlationId: body.correlation_id, retryAfterMs });
+  }
+
   static of(answer, body) {
-    const retryAfterMs = Number(answer.headers.get("Retry-After") ?? 0) * 1_000;
+    const retryAfterMs = waitOf(answer);
     return new Problem(body?.error ?? body?.detail ?? `the server answered ${answer.status}`, {
       status: answer.status,
       code: body?.error_code ?? "",
@@ -52,7 +60,7 @@ export async function ask(method, path, { body, headers, signal } = {}) {
     throw new Problem("the server cannot be reached");
   }
   const read = await answer.json().catch(() => null);
-  if (answer.ok) return { status: answer.status, etag: answer.headers.get("ETag"), body: read };
+  if (answer.ok) return { status: answer.status, etag: answer.headers.get("ETag"), retryAfterMs: waitOf(answer), body: read };
   const problem = Problem.of(answer, read);
   if (problem.status === 401) tell("unauthenticated", { path, problem });
   throw problem;

@@ -20,9 +20,21 @@ function viewOf(place, query) {
   return listView(query);
 }
 
+/** Where the address is; `place` is empty where it cannot be read. */
 const parse = () => {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  return { place: path.split("/").map(decodeURIComponent), query: new URLSearchParams(query) };
+  try {
+    return { place: path.split("/").map(decodeURIComponent), query: new URLSearchParams(query) };
+  } catch {
+    return { place: [], query: new URLSearchParams() };
+  }
+};
+
+/** What is shown for an address that nobody can read. */
+const nowhere = () => {
+  const text = "This address cannot be read: there is something wrong behind a % in it.";
+  const back = h("p", {}, h("a", { href: "#/batches" }, "Batches"));
+  return { title: "No such address", element: h("section", { class: "empty" }, h("h1", { tabindex: -1 }, "No such address"), h("p", { role: "alert" }, text), back) };
 };
 
 let shown = null;
@@ -31,7 +43,7 @@ function show({ isFirst = false } = {}) {
   const { place, query } = parse();
   shown?.close?.();
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  const name = place[0] || "batches";
+  const name = place.length === 0 ? "" : place[0] || "batches";
   for (const link of document.querySelectorAll("nav [data-view]")) {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -39,7 +51,7 @@ function show({ isFirst = false } = {}) {
   if (!whoAmI()) {
     shown = { title: "Who are you?", element: h("section", { class: "empty" }, h("h1", { tabindex: -1 }, "Batches"), h("p", {}, "Say who you are to see your batches."), h("button", { type: "button", class: "primary", onclick: () => askWho() }, "Who are you?")) };
   } else {
-    shown = viewOf(place, query);
+    shown = place.length === 0 ? nowhere() : viewOf(place, query);
   }
   document.title = `${shown.title} · rephase`;
   main.replaceChildren(shown.element);

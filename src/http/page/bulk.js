@@ -1,6 +1,6 @@
 // A bulk retry: one phase of every batch that fits the filter of the list.
 
-import { ask } from "./api.js";
+import { ask, Problem } from "./api.js";
 import { curlButton } from "./curl.js";
 import { open, problemNote } from "./dialog.js";
 import { announce, field, fill, h, select, tick } from "./dom.js";
@@ -31,7 +31,7 @@ export function openBulk(given) {
   let [shown, plan, generation, key] = [null, null, 0, newKey()];
   const phase = select("phase", PHASES.map((name) => [name, titled(name)]), filter.phase ?? "nlp");
   const onlyFailed = tick("Failed essays only", { name: "only_failed" });
-  const rate = h("input", { type: "number", name: "per_second", min: 1, max: 1_000, value: 10 });
+  const rate = h("input", { type: "number", name: "per_second", min: 1, max: 1_000, value: 10, required: true });
   const reason = reasonField("Reason", () => update());
   const place = h("div", { class: "plan", "aria-live": "polite" });
   const trouble = h("div", {});
@@ -54,6 +54,7 @@ export function openBulk(given) {
     let view;
     let answered = null;
     try {
+      if (!rate.checkValidity()) throw new Problem(`Batches a second: ${rate.validationMessage}`);
       answered = (await ask("POST", "v1/retry-jobs", { body: { ...body, dry_run: true } })).body;
       view = previewView(answered);
     } catch (problem) {

@@ -2,6 +2,14 @@
 
 import { look } from "./words.js";
 
+// What a browser does not show as a character, but shows what follows it by: in another order, or on another line.
+const STEERING = /[\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+/** `text` with what steers the page shown as its number, as the command line shows it. */
+export const plain = (text) => String(text).replace(STEERING, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
+
+const shown = (child) => (child instanceof Node ? child : plain(child));
+
 /**
  * Makes an element. A property that is a function is a listener (`onclick`); `data` is the dataset; `false`, `null` and
  * `undefined` leave an attribute or a child out.
@@ -13,24 +21,28 @@ export function h(tag, properties = {}, ...children) {
     if (typeof value === "function") element.addEventListener(name.slice(2), value);
     else if (name === "data") Object.assign(element.dataset, value);
     else if (name === "value") element.value = value;
-    else element.setAttribute(name, value === true ? "" : String(value));
+    else element.setAttribute(name, value === true ? "" : READ_ALOUD.has(name) ? plain(value) : String(value));
   }
-  element.append(...children.flat().filter(isThere));
+  element.append(...children.flat().filter(isThere).map(shown));
   return element;
 }
+
+/** Attributes that people see or hear. */
+const READ_ALOUD = new Set(["title", "aria-label", "placeholder"]);
 
 const isThere = (child) => child !== undefined && child !== null && child !== false;
 
 /** Sets the text of an element, and leaves it alone where it says so already. */
 export function say(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+  const safe = plain(text);
+  if (element.textContent !== safe) element.textContent = safe;
 }
 
 /** The children of `element` from now on, with the focus where it was: on the child with the same `data-key`. */
 export function fill(element, ...children) {
   const focused = element.contains(document.activeElement) ? document.activeElement : null;
   const key = focused?.closest("[data-key]")?.dataset.key;
-  element.replaceChildren(...children.flat().filter(isThere));
+  element.replaceChildren(...children.flat().filter(isThere).map(shown));
   if (focused && !focused.isConnected && key) byKey(key, element)?.focus();
 }
 
@@ -58,8 +70,13 @@ export function field(label, control, hint) {
   return h("div", { class: "field" }, h("label", { for: control.id }, label), control, hint);
 }
 
-/** A list to choose from; `options` are pairs of value and label. */
+/**
+ * A list to choose from; `options` are pairs of value and label. What is chosen and is none of them, as an address may say,
+ * is one more: the server says what is wrong with it.
+ */
 export function select(name, options, chosen) {
+  const isKnown = !chosen || options.some(([value]) => value === chosen);
+  if (!isKnown) options = [...options, [chosen, chosen]];
   const option = ([value, label]) => h("option", { value, selected: value === chosen }, label);
   return h("select", { name }, options.map(option));
 }

@@ -1,7 +1,7 @@
 // The essays of a batch and how each came out of each phase: a grid (WAI-ARIA), in which the arrow keys move.
 
 import { open } from "./dialog.js";
-import { chip, fill, h, say } from "./dom.js";
+import { chip, fill, h, plain, say } from "./dom.js";
 import { errorText, stateOf } from "./timeline.js";
 import { look, short, titled } from "./words.js";
 
@@ -100,7 +100,7 @@ export class Grid {
       Object.assign(cell.dataset, { state, tone });
       const code = result?.error_code && !result.pending ? result.error_code : "";
       cell.replaceChildren(h("span", { class: "sign", "aria-hidden": "true" }, sign), h("span", { class: "cell-text" }, code || label));
-      cell.title = result?.message ?? label;
+      cell.title = plain(result?.message ?? label);
     });
   }
 

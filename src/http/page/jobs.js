@@ -54,12 +54,15 @@ export function jobsView() {
   return { title: "Bulk retries", element };
 }
 
-function memberRow(member) {
+/** Nobody waits for a job that is over. */
+const outcomeOf = (member, isRunning) => (member.outcome === "waiting" && !isRunning ? "left_alone" : member.outcome);
+
+function memberRow(member, isRunning) {
   return h(
     "tr",
     {},
     h("th", { scope: "row" }, h("a", { href: `#/batches/${member.batch_id}`, title: member.batch_id }, short(member.batch_id))),
-    h("td", {}, chip(member.outcome)),
+    h("td", {}, chip(outcomeOf(member, isRunning))),
     h("td", {}, member.attempt ? `attempt ${member.attempt}` : (member.error ?? "")),
     h("td", {}, member.phase_status ? chip(member.phase_status) : ""),
     h("td", {}, time(member.at)),
@@ -89,11 +92,11 @@ export function jobView(id) {
     fill(status, chip(job.status));
     say(facts, `${titled(job.phase)}${job.only_failed ? ", failed essays only" : ""} · ${filterText(job.filter)} · ${job.per_second} a second · begun ${time(job.created_at)} · “${job.reason}”`);
     const { retried, moved, refused, waiting } = job.counts;
-    say(counts, `${decided} of ${count(job.total, "batch", "batches")}: ${retried} retried, ${refused} refused, ${moved} moved meanwhile, ${waiting} waiting`);
     const isRunning = job.status === "running";
+    say(counts, `${decided} of ${count(job.total, "batch", "batches")}: ${retried} retried, ${refused} refused, ${moved} moved meanwhile, ${waiting} ${isRunning ? "waiting" : "left alone"}`);
     if (!isRunning && document.activeElement === stop) document.querySelector("h1").focus();
     stop.hidden = curl.hidden = !isRunning;
-    fill(body, job.batches.map(memberRow));
+    fill(body, job.batches.map((member) => memberRow(member, isRunning)));
     fill(pages, job.total > PAGE && [turn("Before", from > 0 ? Math.max(0, from - PAGE) : null), turn("Next", job.next_from)]);
     return isRunning || job.batches.some(({ phase_status: now }) => now === "in_progress" || now === "dispatch_initiated" || now === "requested_by_user");
   }

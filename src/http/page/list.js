@@ -186,6 +186,8 @@ export function listView(query) {
     problem,
     scroller,
   );
+  // The address says what the list is asked for, and nothing that it is not asked for.
+  if (String(query)) history.replaceState(null, "", `#${withQuery("/batches", filters.read())}`);
   loadMore();
   const close = () => {
     clearInterval(poll);

@@ -1,6 +1,6 @@
 // The retry of one phase. What is possible, and what would happen, the server is asked for (dry_run): no rule of it is here.
 
-import { ask, ofBatch, tell } from "./api.js";
+import { ask, ofBatch, Problem, tell } from "./api.js";
 import { curlButton } from "./curl.js";
 import { open, problemNote } from "./dialog.js";
 import { announce, field, fill, h, say, tick } from "./dom.js";
@@ -12,8 +12,10 @@ export const MAX_REASON = 500;
 /** What would happen: `{ plan, etag }`, or `{ problem }`. */
 export async function preview(batchId, body, signal) {
   try {
-    const { body: plan, etag } = await ask("POST", ofBatch(batchId, "retry-phase"), { body: { ...body, dry_run: true }, signal });
-    return { plan, etag };
+    // What is refused is asked about all the time, and is no error that a browser has to report.
+    const asked = { ...body, dry_run: true, tell_refusal: true };
+    const { body: plan, etag, retryAfterMs } = await ask("POST", ofBatch(batchId, "retry-phase"), { body: asked, signal });
+    return plan.status === "dry_run" ? { plan, etag } : { problem: Problem.said(plan, retryAfterMs) };
   } catch (problem) {
     if (problem.name === "AbortError") throw problem;
     return { problem };
