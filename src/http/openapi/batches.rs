@@ -244,7 +244,7 @@ struct PromptAmended {
 fn summary_example() -> Value {
     json!({
         "batch_id": BATCH_ID, "status": "completed_with_failures", "batch_status": "completed_with_failures",
-        "version": 7, "course_code": "ENG5", "expected_essay_count": 1, "essays_received": 1, "registered_at": AT,
+        "version": 7, "course_code": "ENG5", "expected_essay_count": 1, "essays_received": 1, "has_prompt": true, "registered_at": AT,
         "updated_at": AT,
         "phases": { "nlp": {
             "status": "failed", "attempts": 1, "error_code": "NLP_SERVICE_ERROR",
@@ -257,7 +257,7 @@ fn summary_example() -> Value {
 fn status_example() -> Value {
     json!({
         "batch_id": BATCH_ID, "status": "completed_with_failures",
-        "details": { "batch_status": "completed_with_failures", "essays_received": 1, "registered_at": AT,
+        "details": { "batch_status": "completed_with_failures", "essays_received": 1, "has_prompt": true, "registered_at": AT,
                      "updated_at": AT },
         "batch_context": { "course_code": "ENG5", "expected_essay_count": 1, "user_id": "teacher-7" },
         "pipeline_state": state_example(), "stuck_since": null, "stale": [],
