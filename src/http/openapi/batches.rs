@@ -244,7 +244,7 @@ struct PromptAmended {
 fn summary_example() -> Value {
     json!({
         "batch_id": BATCH_ID, "status": "completed_with_failures", "batch_status": "completed_with_failures",
-        "version": 7, "course_code": "ENG5", "expected_essay_count": 1, "essays_received": 1, "has_prompt": true, "registered_at": AT,
+        "version": 7, "course_code": "ENG5", "expected_essay_count": 1, "essays_received": 1, "registered_at": AT,
         "updated_at": AT,
         "phases": { "nlp": {
             "status": "failed", "attempts": 1, "error_code": "NLP_SERVICE_ERROR",
