@@ -28,8 +28,9 @@ export class Server {
     if (code !== 0) throw new Error(`rephase ended with ${code}`);
   }
 
-  async ask(method, path, body, user = OWNER) {
-    const headers = { "X-User-ID": user };
+  /** Who asks is a user by name, or whom the token names. */
+  async ask(method, path, body, user = OWNER, token = undefined) {
+    const headers = token ? { Authorization: `Bearer ${token}` } : { "X-User-ID": user };
     const answer = await fetch(this.url + path, { method, headers, body: body && JSON.stringify(body) });
     const said = await answer.json();
     if (!answer.ok) throw Object.assign(new Error(`${method} ${path}: ${answer.status}: ${said.error}`), { said });
@@ -66,8 +67,8 @@ export class Server {
     return (await this.ask("GET", `/v1/batches/${batch}/phases/${phase}/attempts`)).attempts;
   }
 
-  retry(batch, body) {
-    return this.ask("POST", `/v1/batches/${batch}/retry-phase`, body);
+  retry(batch, body, token) {
+    return this.ask("POST", `/v1/batches/${batch}/retry-phase`, body, OWNER, token);
   }
 
   /** Waits until nothing of the batch waits or runs. */
