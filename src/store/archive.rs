@@ -90,6 +90,8 @@ impl Archive {
         let oldest = self.oldest.load(Ordering::Acquire);
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let count = segments.iter().take_while(|segment| segment.end <= oldest).count();
+        // The newest stays, however old: it says how far the files go, and without it they would count as lost.
+        let count = count.min(segments.len().saturating_sub(1));
         let gone: Vec<_> = segments.drain(..count).collect();
         drop(segments);
         gone.into_iter().try_for_each(|segment| fs::remove_file(self.path(segment.first)))
