@@ -302,12 +302,20 @@ impl Committer {
             let _ = self.settling.done.recv();
             self.settling.is_under_way = false;
         }
-        if self.settling.unsettled == 0 || self.failure.get().is_some() {
+        if self.failure.get().is_some() {
             return Ok(());
         }
-        self.settle()?;
-        let _ = self.settling.done.recv();
+        self.remove_spare()?;
+        if self.settling.unsettled > 0 {
+            self.settle()?;
+            let _ = self.settling.done.recv();
+            self.remove_spare()?;
+        }
         Ok(())
+    }
+
+    fn remove_spare(&self) -> Result<(), String> {
+        self.durable.as_ref().map_or(Ok(()), |durable| durable.journal.remove_spare()).map_err(text)
     }
 
     /// Begins to settle everything that is durable now.

@@ -9,6 +9,9 @@
 //! write a byte for its kind, the length of the key (u16) and the key, and the length of the value (u32) and the value
 //! where there is one of its own. Integers are big-endian.
 //!
+//! A segment that has gone is kept as `journal/spare`, and the next is written over it: a file that does not grow is
+//! synced in half the time. What it said before lies behind the new frames, and is known by its commits, which are older.
+//!
 //! | kind | |
 //! | --- | --- |
 //! | 0, 2 | puts a value, of the state or of the contents |
@@ -18,7 +21,7 @@
 //! A crash can leave a torn frame at the end of a segment: nobody was told of it, so it counts as not written.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use sled::IVec;
@@ -69,7 +72,11 @@ impl Write {
     }
 }
 
-const MAGIC: &[u8; 8] = b"rephaseJ";
+/// A version that does not know what may lie behind the last frame does not know this one either.
+const MAGIC: &[u8; 8] = b"rephaseK";
+
+/// Nothing lies behind the last frame.
+const OLD_MAGIC: &[u8; 8] = b"rephaseJ";
 
 const HEADER_BYTES: usize = 32;
 
@@ -79,9 +86,9 @@ const MAX_KEPT_BYTES: usize = 1_024 * 1_024;
 /// The checksum and the length before the body of a frame.
 const FRAME_HEADER_BYTES: usize = 8;
 
-fn header(after: u64) -> [u8; HEADER_BYTES] {
+fn header(magic: &[u8; 8], after: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
-    bytes[..8].copy_from_slice(MAGIC);
+    bytes[..8].copy_from_slice(magic);
     bytes[8..16].copy_from_slice(&after.to_be_bytes());
     let checksum = crc32fast::hash(&bytes[..16]);
     bytes[16..20].copy_from_slice(&checksum.to_be_bytes());
@@ -231,14 +238,46 @@ impl Journal {
         self.number = old + 1;
         Ok(old)
     }
+
+    /// Keeps nothing for the next segment.
+    pub(super) fn remove_spare(&self) -> io::Result<()> {
+        found(fs::remove_file(self.directory.join(SPARE))).map(drop)
+    }
 }
 
 fn make(directory: &Path, number: u64, after: u64) -> io::Result<File> {
-    let mut file = OpenOptions::new().create_new(true).write(true).open(directory.join(format!("{number:016x}")))?;
-    file.write_all(&header(after))?;
-    file.sync_all()?;
+    let (segment, spare) = (path_of(directory, number), directory.join(SPARE));
+    let file = if let Some(mut file) = found(OpenOptions::new().write(true).open(&spare))? {
+        // It must not be a segment any more, after a power loss either, when its header is overwritten.
+        File::open(directory)?.sync_all()?;
+        file.write_all(&header(MAGIC, after))?;
+        file.sync_all()?;
+        fs::rename(spare, segment)?;
+        file
+    } else {
+        let mut file = OpenOptions::new().create_new(true).write(true).open(segment)?;
+        file.write_all(&header(MAGIC, after))?;
+        file.sync_all()?;
+        file
+    };
     File::open(directory)?.sync_all()?;
     Ok(file)
+}
+
+/// What is there; none where nothing is.
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(thing) => Ok(Some(thing)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of the file that the next segment is written over.
+const SPARE: &str = "spare";
+
+fn path_of(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:016x}"))
 }
 
 fn directory_of(store: &Path) -> PathBuf {
@@ -248,12 +287,7 @@ fn directory_of(store: &Path) -> PathBuf {
 /// The segments there are, oldest first.
 fn segments(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(numbers),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
+    for entry in found(fs::read_dir(directory))?.into_iter().flatten() {
         let name = entry?.file_name();
         numbers.extend(name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok()));
     }
@@ -261,26 +295,27 @@ fn segments(directory: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// How many bytes the journal of a store takes.
+/// How many bytes the journal of a store takes, with what is kept for its next segment.
 pub(super) fn size_on_disk(store: &Path) -> io::Result<u64> {
     let directory = directory_of(store);
-    let mut bytes = 0;
-    for number in segments(&directory)? {
-        match fs::metadata(directory.join(format!("{number:016x}"))) {
-            Ok(segment) => bytes += segment.len(),
-            // It was settled meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(bytes)
+    let files = segments(&directory)?.into_iter().map(|number| path_of(&directory, number));
+    files.chain([directory.join(SPARE)]).try_fold(0, |bytes, file| {
+        // One may have been settled meanwhile.
+        Ok(bytes + found(fs::metadata(file))?.map_or(0, |file| file.len()))
+    })
 }
 
-/// Removes the segments up to and with `last`.
-pub(super) fn remove(store: &Path, last: u64) -> io::Result<()> {
+/// The segments up to and with `last` are settled: one is kept for the next to be written over, and the others go.
+pub(super) fn retire(store: &Path, last: u64) -> io::Result<()> {
     let directory = directory_of(store);
+    let spare = directory.join(SPARE);
     for number in segments(&directory)?.into_iter().filter(|number| *number <= last) {
-        fs::remove_file(directory.join(format!("{number:016x}")))?;
+        let segment = path_of(&directory, number);
+        if spare.try_exists()? {
+            fs::remove_file(segment)?;
+        } else {
+            fs::rename(segment, &spare)?;
+        }
     }
     Ok(())
 }
@@ -303,13 +338,13 @@ pub(super) fn replay(store: &Path) -> io::Result<Result<Replay, String>> {
     let directory = directory_of(store);
     let mut replay = Replay::default();
     for number in segments(&directory)? {
-        let mut bytes = Vec::new();
-        File::open(directory.join(format!("{number:016x}")))?.read_to_end(&mut bytes)?;
+        let bytes = fs::read(path_of(&directory, number))?;
         replay.last_segment = Some(number);
         let mut cursor = Cursor(&bytes);
         let head = cursor.take(HEADER_BYTES);
         let after = head.and_then(|head| Some(u64::from_be_bytes(head.get(8..16)?.try_into().ok()?)));
-        let Some(after) = after.filter(|after| head == Some(&header(*after)[..])) else {
+        let is_header = |after: &u64| [MAGIC, OLD_MAGIC].iter().any(|magic| head == Some(&header(magic, *after)[..]));
+        let Some(after) = after.filter(is_header) else {
             // Nothing is written to a segment before its header is durable.
             if bytes.len() <= HEADER_BYTES {
                 continue;
@@ -322,6 +357,10 @@ pub(super) fn replay(store: &Path) -> io::Result<Result<Replay, String>> {
         replay.after.get_or_insert(after);
         replay.commits = after;
         while let Some((commit, mut writes)) = cursor.frame() {
+            if commit <= replay.commits {
+                // What the file said before it became this segment.
+                break;
+            }
             if commit != replay.commits + 1 {
                 return Ok(Err(format!("its journal has a gap: commit {commit} follows {}", replay.commits)));
             }
@@ -428,12 +467,55 @@ mod tests {
         journal.append(2, &groups()[2]).expect("appended");
         let both = replay(directory.path()).expect("read").expect("sound");
         assert_eq!((both.after, both.commits, both.writes.len()), (Some(0), 2, 3));
-        remove(directory.path(), old).expect("removed");
+        retire(directory.path(), old).expect("retired");
         let rest = replay(directory.path()).expect("read").expect("sound");
         assert_eq!((rest.after, rest.commits, rest.writes.len()), (Some(1), 2, 1));
 
         let _ = Journal::begin(directory.path(), 9).expect("begun");
         let gap = replay(directory.path()).expect("read").err().expect("a gap");
         assert!(gap.contains("gap"), "{gap}");
+    }
+
+    /// The spare has frames of all lengths, so what is written over it ends in the midst of one, or between two.
+    #[test]
+    fn what_a_segment_is_written_over_is_no_part_of_it() {
+        for length in 0..120 {
+            let directory = tempfile::tempdir().expect("a directory");
+            let mut journal = Journal::begin(directory.path(), 0).expect("begun");
+            for commit in 1..=20 {
+                journal
+                    .append(commit, &[write(b"old", Some(&vec![7; 7 * usize::try_from(commit).expect("few")]))])
+                    .expect("appended");
+            }
+            let file =
+                |name: &str| fs::metadata(directory.path().join("journal").join(name)).map(|file| file.len()).ok();
+            let size = file("0000000000000000").expect("a segment");
+            let first = journal.rotate(20).expect("rotated");
+            retire(directory.path(), first).expect("retired");
+            assert_eq!(file("spare"), Some(size));
+
+            journal.append(21, &[write(b"between", None)]).expect("appended");
+            let second = journal.rotate(21).expect("rotated");
+            assert_eq!((file("spare"), file("0000000000000002")), (None, Some(size)));
+            assert_eq!(
+                replay(directory.path()).expect("read").expect("sound").commits,
+                21,
+                "nothing is in the new one"
+            );
+            let new = vec![write(b"new", Some(&vec![9; length]))];
+            journal.append(22, &new).expect("appended");
+            retire(directory.path(), second).expect("retired");
+            let replayed = replay(directory.path()).expect("read").expect("sound");
+            assert_eq!((replayed.after, replayed.commits, replayed.writes), (Some(21), 22, new));
+
+            // The next start goes on behind it, over what is spare.
+            drop(journal);
+            let mut journal = Journal::begin(directory.path(), 22).expect("begun");
+            assert_eq!(file("spare"), None);
+            journal.append(23, &[write(b"last", None)]).expect("appended");
+            let replayed = replay(directory.path()).expect("read").expect("sound");
+            assert_eq!((replayed.commits, replayed.writes.len()), (23, 2));
+            journal.remove_spare().expect("there is none");
+        }
     }
 }

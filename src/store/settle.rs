@@ -89,7 +89,7 @@ impl Settler {
         self.archive.remove_forgotten().map_err(text)?;
         self.seal();
         if let Some(last) = last_segment {
-            journal::remove(&self.directory, last).map_err(text)?;
+            journal::retire(&self.directory, last).map_err(text)?;
         }
         Ok(())
     }
