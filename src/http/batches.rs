@@ -21,7 +21,7 @@ use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
 use crate::contract::{BatchClientStatus, BatchStatus, CourseCode, PhaseName, ProcessingPipelineState, Text};
 use crate::domain::step::{NewEssay, Registration};
-use crate::domain::view::pipeline_state;
+use crate::domain::view::{ErrorInfo, pipeline_state};
 use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Millis, Phase, Rejected};
 use crate::engine::{Reader, Submission, content_id};
 
@@ -227,7 +227,7 @@ pub(super) struct StatusBody<'a> {
     details: StatusDetails,
     batch_context: StatusContext<'a>,
     #[schemars(with = "PipelineState")]
-    pipeline_state: ProcessingPipelineState,
+    pipeline_state: ProcessingPipelineState<ErrorInfo>,
     /// Since when a phase has been over half its deadline.
     #[schemars(with = "Option<Time>")]
     stuck_since: Option<Timestamp>,
@@ -257,7 +257,7 @@ pub(super) struct StatusContext<'a> {
 /// A batch as it is now.
 pub(super) struct BatchState {
     pub(super) batch: Arc<Batch>,
-    pub(super) pipeline_state: ProcessingPipelineState,
+    pub(super) pipeline_state: ProcessingPipelineState<ErrorInfo>,
     now: Millis,
 }
 
