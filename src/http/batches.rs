@@ -210,10 +210,15 @@ pub(super) async fn status(
         stuck_since: stuck_since.map(Millis::to_timestamp),
         stale: batch.stale_phases().into_iter().map(Phase::name).collect(),
     };
-    let body = Bytes::from(serde_json::to_vec(&body).map_err(|_| Problem::broken())?);
+    let mut json = Vec::with_capacity(USUAL_STATUS_BYTES);
+    serde_json::to_writer(&mut json, &body).map_err(|_| Problem::broken())?;
+    let body = Bytes::from(json);
     gateway.views.put(&batch, stuck_since, body.clone());
     Ok(shown(&batch, body))
 }
+
+/// How many bytes a status of a batch that went well fits into.
+const USUAL_STATUS_BYTES: usize = 1_024;
 
 fn shown(batch: &Batch, body: Bytes) -> Response {
     (etag(batch), [(header::CONTENT_TYPE, "application/json")], body).into_response()
