@@ -380,6 +380,17 @@ impl Store {
         self.shared.failure.get().map(AsRef::as_ref)
     }
 
+    /// Gives this handle back. With the last one the store closes: it waits until everything that was committed is
+    /// settled.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] where the store failed, then or before. What was committed is in the journal all the same.
+    pub fn close(self) -> Result<(), Error> {
+        let failure = Arc::clone(&self.shared.failure);
+        drop(self);
+        failure.get().map_or(Ok(()), |reason| Err(Error::Failed(Arc::clone(reason))))
+    }
+
     /// How many times something was made durable: commits that came together share one.
     #[must_use]
     pub fn flushes(&self) -> u64 {
@@ -417,7 +428,10 @@ impl Drop for Shared {
         drop(std::mem::replace(&mut self.commits, closed));
         for thread in self.threads.get_mut().map(std::mem::take).unwrap_or_default() {
             if thread.join().is_err() {
-                tracing::error!("a thread of the store ended in a panic");
+                let reason = "a thread of the store ended in a panic";
+                tracing::error!(reason);
+                // The first failure is the one that is told.
+                let _ = self.failure.set(reason.into());
             }
         }
     }
