@@ -119,13 +119,17 @@ fn rules(arguments: &ServeArguments) -> Rules {
     rules
 }
 
-pub(super) async fn run(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<()> {
+pub(super) async fn run(
+    arguments: &ServeArguments,
+    settings: &Settings,
+    signals: Option<Signals>,
+) -> anyhow::Result<()> {
+    // Before anything is begun: a signal during recovery is not lost.
+    let mut signals = signals.map_or_else(Signals::new, Ok)?;
     for slip in super::config::slips() {
         tracing::warn!("{slip}");
     }
     let options = options(arguments, settings)?;
-    // Before anything is started, so that a signal during recovery is not lost.
-    let mut signals = Signals::new()?;
     let end_of_input = if arguments.end_with_stdin { Some(end_of_input()?) } else { None };
     let app = if arguments.test_api {
         App::start_for_tests(options, ManualClock::following()).await?
