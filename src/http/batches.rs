@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag, parse};
+use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag};
 use super::openapi::schemas::{Time, one_text, written};
 use super::openapi::state::PipelineState;
+use super::whole::parse;
 use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
 use crate::contract::{BatchClientStatus, BatchStatus, CourseCode, PhaseName, ProcessingPipelineState, Text};

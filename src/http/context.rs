@@ -21,6 +21,7 @@ use super::browsers::{self, Browsers};
 pub(super) use super::identity::Identity;
 use super::metrics::{Requests, method_name};
 use super::problem::Problem;
+use super::whole;
 use crate::contract::{is_traceparent, metadata, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Origin};
 use crate::engine::{Answer, Engine, RequestKey, Submission};
@@ -137,7 +138,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Gateway> for Body<T> {
             let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
             let key = name.as_deref().map(|name| RequestKey::new(name, &parts));
             let origin = Origin { idempotency_key: name, traceparent };
-            parse(&bytes).map(|value| Self { value, named: Named { key, origin, _share: share } })
+            whole::parse(&bytes).map(|value| Self { value, named: Named { key, origin, _share: share } })
         };
         if size < LARGE_BODY_BYTES {
             return read();
@@ -197,7 +198,7 @@ pub(super) fn answer(status: StatusCode, batch: &Batch, body: &Value) -> Answer 
     Answer { fingerprint: [0; 32], status: status.as_u16(), headers, body: body.to_string().into_bytes() }
 }
 
-/// Reads `bytes`, and names the field that is wrong.
+/// Reads `bytes` as they are, and names the field that is wrong.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // The reader does not look into the texts of members that nobody asks for, and JSON is UTF-8 throughout.
     let Ok(text) = std::str::from_utf8(bytes) else {
