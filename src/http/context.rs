@@ -1,5 +1,6 @@
 //! What every request has: a correlation id, perhaps a user, perhaps a JSON body.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -9,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,7 +22,7 @@ use super::body::Received;
 use super::browsers::{self, Browsers};
 pub(super) use super::identity::Identity;
 use super::metrics::{Requests, method_name};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::whole;
 use crate::contract::{is_traceparent, metadata, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Origin};
@@ -52,7 +54,10 @@ pub(super) async fn correlate(
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
     let mut response = match pages.admit(request.method(), request.headers()) {
-        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Ok(()) => {
+            let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+            answered.unwrap_or_else(|panic| problem::panicked(panic.as_ref()))
+        }
         Err(problem) => problem.into_response(),
     };
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| Problem::of_plain(&response));
