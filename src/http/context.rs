@@ -284,3 +284,33 @@ pub(super) fn page_size(asked: Option<usize>, default: usize) -> Result<usize, P
     let is_possible = (1..=MAX_PAGE).contains(&limit);
     if is_possible { Ok(limit) } else { Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}"))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_for_like_any_error() {
+        async fn breaks() {
+            let nothing: [u8; 0] = [];
+            let _ = nothing[CORRELATION_ID.as_str().len()];
+        }
+        let around = (Browsers::default(), Requests::default());
+        let router =
+            Router::new().route("/breaks", get(breaks)).layer(middleware::from_fn_with_state(around, correlate));
+        let id = Uuid::from_u128(7).to_string();
+        let request = Request::get("/breaks").header(CORRELATION_ID, &id).body(Body::empty()).expect("a request");
+        let response = router.oneshot(request).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[CORRELATION_ID], *id);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((&body["correlation_id"], body["error"].is_string()), (&Value::from(id), true), "{body}");
+    }
+}
