@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use super::batches::batch_id;
 use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size};
 use super::openapi::schemas::one_scope;
 use super::{Gateway, Problem, credits};
-use crate::contract::Text;
+use crate::contract::{PhaseName, Text};
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::AttemptView;
@@ -149,7 +149,7 @@ pub(super) async fn retry(
         return match previewed {
             Ok((before, after)) => {
                 let mut answer = plan(&after, phase, correlation_id);
-                answer["status"] = "dry_run".into();
+                answer.status = "dry_run";
                 Ok((etag(&before), Json(answer)).into_response())
             }
             Err(problem) if request.tell_refusal.unwrap_or_default() => {
@@ -165,7 +165,7 @@ pub(super) async fn retry(
     let submission = Submission::new(input, correlation_id).if_version(versions);
     change(engine, batch, submission, named, move |batch| {
         let body = plan(batch, phase, correlation_id);
-        let location = format!("/v1/batches/{}/phases/{phase}/attempts?from={}", batch.id, body["attempt"]);
+        let location = format!("/v1/batches/{}/phases/{phase}/attempts?from={}", batch.id, body.attempt);
         let mut answer = answer(StatusCode::ACCEPTED, batch, &body);
         answer.headers.push((header::LOCATION.as_str().to_owned(), location));
         answer
@@ -192,30 +192,46 @@ async fn preview(
     Ok((before, after))
 }
 
-/// What a retry does, read off the batch as it is after it was accepted. The preview says the same.
-fn plan(batch: &Batch, phase: Phase, correlation_id: Uuid) -> Value {
+/// What a retry does.
+#[derive(Serialize)]
+struct Plan {
+    status: &'static str,
+    batch_id: Uuid,
+    phase: PhaseName,
+    message: String,
+    attempt: u32,
+    essay_ids: Vec<String>,
+    goes_on: Vec<PhaseName>,
+    runs_again: Vec<PhaseName>,
+    stale: Vec<PhaseName>,
+    correlation_id: Uuid,
+}
+
+/// Read off the batch as it is after the retry was accepted. The preview says the same.
+fn plan(batch: &Batch, phase: Phase, correlation_id: Uuid) -> Plan {
     let plan = batch.retry_plan(phase);
-    let names = |phases: &[Phase]| phases.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let names = |phases: &[Phase]| phases.iter().map(|phase| phase.name()).collect::<Vec<_>>();
     let mut message = format!("{phase} is going to be retried");
     if plan.waits {
         message.push_str(", once the phase that is running has ended");
     }
     if !plan.goes_on.is_empty() {
+        let then: Vec<_> = plan.goes_on.iter().map(ToString::to_string).collect();
         // Writing to a string cannot fail.
-        let _ = write!(message, "; then {}", names(&plan.goes_on).join(", "));
+        let _ = write!(message, "; then {}", then.join(", "));
     }
-    json!({
-        "status": "retry_initiated",
-        "batch_id": batch.id.to_string(),
-        "phase": phase.name(),
-        "message": message,
-        "attempt": plan.attempt,
-        "essay_ids": plan.essay_ids,
-        "goes_on": names(&plan.goes_on),
-        "runs_again": names(&plan.runs_again),
-        "stale": names(&plan.stale),
-        "correlation_id": correlation_id,
-    })
+    Plan {
+        status: "retry_initiated",
+        batch_id: batch.id.0,
+        phase: phase.name(),
+        message,
+        attempt: plan.attempt,
+        essay_ids: plan.essay_ids,
+        goes_on: names(&plan.goes_on),
+        runs_again: names(&plan.runs_again),
+        stale: names(&plan.stale),
+        correlation_id,
+    }
 }
 
 #[derive(Deserialize, JsonSchema)]
