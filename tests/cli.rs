@@ -722,7 +722,9 @@ async fn shown_by(change: &[fn(&mut rcgen::CertificateParams)]) -> (rcgen::Certi
     use tokio_rustls::rustls;
     use tokio_rustls::rustls::pki_types::PrivateKeyDer;
     let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
-    change.iter().for_each(|change| change(&mut params));
+    for change in change {
+        change(&mut params);
+    }
     let key = rcgen::KeyPair::generate().expect("a key");
     let made = params.self_signed(&key).expect("a certificate");
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");

@@ -22,6 +22,7 @@ use super::browsers::{self, Browsers};
 pub(super) use super::identity::Identity;
 use super::metrics::{Requests, method_name};
 use super::problem::Problem;
+use super::whole;
 use crate::contract::{is_traceparent, metadata, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Origin};
 use crate::engine::{Answer, Engine, RequestKey, Submission};
@@ -48,7 +49,7 @@ pub(super) async fn correlate(
     let traceparent = sent_traceparent(request.headers());
     let traceparent = traceparent.and_then(|parent| traceparent_of_span(parent, fastrand::u64(..)));
     let sent = request.headers().get(CORRELATION_ID).and_then(|value| value.to_str().ok());
-    let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(Uuid::new_v4);
+    let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(fresh_id);
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
     let mut response = match pages.admit(request.method(), request.headers()) {
@@ -75,6 +76,11 @@ pub(super) async fn correlate(
     route.count(method, response.status(), began.elapsed());
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "a request was answered"));
     response
+}
+
+/// An id that nobody has used. It connects and opens nothing, so it may be guessed, and the system need not be asked.
+fn fresh_id() -> Uuid {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
 }
 
 /// The trace that a request says it belongs to.
@@ -133,7 +139,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Gateway> for Body<T> {
             let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
             let key = name.as_deref().map(|name| RequestKey::new(name, &parts));
             let origin = Origin { idempotency_key: name, traceparent };
-            parse(&bytes).map(|value| Self { value, named: Named { key, origin, _share: share } })
+            whole::parse(&bytes).map(|value| Self { value, named: Named { key, origin, _share: share } })
         };
         if size < LARGE_BODY_BYTES {
             return read();
@@ -193,7 +199,7 @@ pub(super) fn answer(status: StatusCode, batch: &Batch, body: &Value) -> Answer 
     Answer { fingerprint: [0; 32], status: status.as_u16(), headers, body: body.to_string().into_bytes() }
 }
 
-/// Reads `bytes`, and names the field that is wrong.
+/// Reads `bytes` as they are, and names the field that is wrong.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // The reader does not look into the texts of members that nobody asks for, and JSON is UTF-8 throughout.
     let Ok(text) = std::str::from_utf8(bytes) else {

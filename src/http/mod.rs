@@ -35,6 +35,7 @@ pub mod test_api;
 mod tls;
 mod tokens;
 mod views;
+mod whole;
 mod workers;
 
 use std::sync::{Arc, OnceLock};

@@ -20,8 +20,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::access::for_role;
 use super::body::{Bodies, Received};
-use super::context::{correlate, parse};
+use super::context::correlate;
 use super::metrics::Requests;
+use super::whole::parse;
 use super::{Access, Gateway, Limits, Problem, Role, backup, problem, router};
 use crate::contract::Topic;
 use crate::domain::Millis;

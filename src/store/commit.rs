@@ -219,7 +219,7 @@ impl Commit {
     }
 
     fn send(&mut self, group: Option<Group>, message: Message, is_event: bool) -> Result<(), Error> {
-        let stored = codec::encode(&StoredMessage::of(&message))?.into();
+        let stored = codec::encode_sized(message.body.len(), &StoredMessage::of(&message))?.into();
         self.messages.push(Outgoing { group, stored, message, is_event });
         Ok(())
     }

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::journal::Replay;
+use super::open::{LET_GO, open_unlocked};
 use super::seal;
-use super::{Error, LET_GO, Options, disk, keys, open_unlocked};
+use super::{Error, Options, disk, keys};
 
 const MAGIC: &[u8; 8] = b"rephase1";
 

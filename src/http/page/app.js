@@ -1,6 +1,7 @@
 // The page: its views, and which of them is shown. Where somebody is stands behind the # of the address.
 
 import { happenings } from "./api.js";
+import { startBar } from "./bar.js";
 import { batchView } from "./batch.js";
 import { h, say } from "./dom.js";
 import { askWho, whoAmI } from "./identity.js";
@@ -60,22 +61,9 @@ function show({ isFirst = false } = {}) {
   if (!isFirst) (main.querySelector("h1") ?? main).focus();
 }
 
-function showWho() {
-  const who = document.getElementById("who");
-  say(who, whoAmI() || "Who are you?");
-  who.setAttribute("aria-label", whoAmI() ? `You are ${whoAmI()}. Change` : "Who are you?");
-}
-
-document.getElementById("who").addEventListener("click", () => askWho());
-document.getElementById("skip").addEventListener("click", (event) => {
-  event.preventDefault();
-  main.focus();
-});
 window.addEventListener("hashchange", () => show());
-happenings.addEventListener("identity", () => {
-  showWho();
-  show();
-});
+startBar(main);
+happenings.addEventListener("identity", () => show());
 happenings.addEventListener("unauthenticated", ({ detail }) => {
   // One question at a time.
   if (!document.querySelector("dialog[open]")) askWho({ because: detail.problem, path: detail.path });
@@ -85,7 +73,6 @@ happenings.addEventListener("live", ({ detail }) => {
   say(document.getElementById("live-text"), detail.text);
 });
 
-showWho();
 show({ isFirst: true });
 startLive();
 if (!whoAmI()) askWho();
