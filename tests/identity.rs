@@ -474,6 +474,28 @@ async fn nobody_else_can_be_named_beside_a_token() {
     }
 }
 
+/// Nobody builds the image here: what can be told without is.
+#[test]
+fn the_image_is_built_of_what_is_there() {
+    let (build, ignored) = (include_str!("../data/Containerfile"), include_str!("../.dockerignore"));
+    let copies = build.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+    let copied: Vec<_> = copies.flat_map(|line| line.rsplit_once(' ').expect("a target").0.split(' ')).collect();
+    let mut let_through: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    assert!(copied.len() > 3 && ignored.lines().any(|line| line == "*"), "{copied:?}");
+    for source in &copied {
+        assert!(let_through.contains(source), "{source} is not in the context");
+        assert!(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(source).exists(), "{source}");
+    }
+    let_through.retain(|name| !copied.contains(name));
+    assert_eq!(let_through, [""; 0], "nothing else is sent");
+    // The allocator needs it, and the image of the compiler lacks it.
+    let (installed, built) = (build.find("--no-install-recommends make"), build.find("cargo build"));
+    assert!(installed.is_some() && installed < built);
+    let (manifest, version) = (include_str!("../Cargo.toml"), build.split("FROM rust:").nth(1).expect("an image"));
+    let version = version.split('-').next().expect("a version");
+    assert!(manifest.contains(&format!("rust-version = \"{version}\"")), "{version}");
+}
+
 /// The variables that the comments of the container's file give it, and the arguments that it is started with.
 #[test]
 fn the_container_starts_as_its_file_says() {
