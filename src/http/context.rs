@@ -1,5 +1,6 @@
 //! What every request has: a correlation id, perhaps a user, perhaps a JSON body.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -9,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -21,7 +23,7 @@ use super::body::Received;
 use super::browsers::{self, Browsers};
 pub(super) use super::identity::Identity;
 use super::metrics::{Requests, method_name};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::whole;
 use crate::contract::{is_traceparent, metadata, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Origin};
@@ -53,7 +55,10 @@ pub(super) async fn correlate(
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
     let mut response = match pages.admit(request.method(), request.headers()) {
-        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Ok(()) => {
+            let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+            answered.unwrap_or_else(|panic| problem::panicked(panic.as_ref()))
+        }
         Err(problem) => problem.into_response(),
     };
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| Problem::of_plain(&response));
@@ -280,4 +285,34 @@ pub(super) fn page_size(asked: Option<usize>, default: usize) -> Result<usize, P
     let limit = asked.unwrap_or(default);
     let is_possible = (1..=MAX_PAGE).contains(&limit);
     if is_possible { Ok(limit) } else { Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_for_like_any_error() {
+        async fn breaks() {
+            let nothing: [u8; 0] = [];
+            let _ = nothing[CORRELATION_ID.as_str().len()];
+        }
+        let around = (Browsers::default(), Requests::default());
+        let router =
+            Router::new().route("/breaks", get(breaks)).layer(middleware::from_fn_with_state(around, correlate));
+        let id = Uuid::from_u128(7).to_string();
+        let request = Request::get("/breaks").header(CORRELATION_ID, &id).body(Body::empty()).expect("a request");
+        let response = router.oneshot(request).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[CORRELATION_ID], *id);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((&body["correlation_id"], body["error"].is_string()), (&Value::from(id), true), "{body}");
+    }
 }

@@ -67,6 +67,11 @@ fn path_of(directory: &Path) -> PathBuf {
     directory.join("DURABLE")
 }
 
+/// Whether the store in `directory` has a mark.
+pub(super) fn is_marked(directory: &Path) -> io::Result<bool> {
+    path_of(directory).try_exists()
+}
+
 /// Writes the mark.
 pub(super) struct Marker(File);
 

@@ -209,9 +209,13 @@ impl Journal {
     pub(super) fn begin(directory: &Path, after: u64) -> io::Result<Self> {
         let directory = directory_of(directory);
         fs::create_dir_all(&directory)?;
-        let number = segments(&directory)?.last().map_or(0, |last| last + 1);
+        let last = segments(&directory)?.last().copied();
+        let number = last.map_or(0, |last| last + 1);
         let file = make(&directory, number, after)?;
-        if let Some(parent) = directory.parent() {
+        // Without a segment it is new, or as good as that.
+        if last.is_none()
+            && let Some(parent) = directory.parent()
+        {
             File::open(parent)?.sync_all()?;
         }
         Ok(Self { directory, number, file, frame: Vec::new() })

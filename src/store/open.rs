@@ -78,7 +78,9 @@ impl Store {
         let lock = DirectoryLock::acquire(directory)?;
         let archive = archive(options)?;
         let Opened { database, state, contents, commits, last_segment } = open(options)?;
-        let mut durability = Durability::new(options, &directory.join("store"))?;
+        // Whoever made the mark had made the directories durable before.
+        let is_new = !guard::is_marked(directory).map_err(unfit)?;
+        let mut durability = Durability::new(options, &directory.join("store"), is_new)?;
         migrate::prepare(&database, state.settled(), &mut durability, directory)?;
         let log_bytes = Arc::new(AtomicU64::new(durability.sync().map_err(unfit)?));
         let durable = if options.durable {

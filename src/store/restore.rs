@@ -154,7 +154,7 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
     writer.put(keys::FORMAT.to_vec(), FORMAT_VERSION.to_be_bytes().to_vec())?;
     writer.flush()?;
     database.flush().map_err(failed)?;
-    let mut durability = Durability::new(options, &path)?;
+    let mut durability = Durability::new(options, &path, true)?;
     durability.sync().map(drop).map_err(|error| directory_error(&options.directory, &error))
 }
 

@@ -57,22 +57,26 @@ pub(in crate::store) fn place_of(member_key: &[u8]) -> Result<u32, Error> {
 /// Where the batches of `owner` with `facet` are listed. Facets are written with the names of the wire, which never
 /// change, and end in a zero.
 pub(in crate::store) fn listing(owner: &str, facet: Facet) -> Vec<u8> {
-    let mut key = vec![LISTING];
+    // Room for the longest names and for what a batch adds.
+    let mut key = Vec::with_capacity(128);
+    key.push(LISTING);
     key.extend_from_slice(&owner_hash(owner));
     let names: &[&str] = match facet {
         Facet::Any => &["any"],
-        Facet::Status(status) => &["status", status.as_str()],
-        Facet::Phase(phase, status) => &[phase.name().as_str(), status.as_str()],
-        Facet::Error(phase, code) => &[phase.name().as_str(), "error", code.as_str()],
+        Facet::Status(status) => &["status", "/", status.as_str()],
+        Facet::Phase(phase, status) => &[phase.name().as_str(), "/", status.as_str()],
+        Facet::Error(phase, code) => &[phase.name().as_str(), "/error/", code.as_str()],
     };
-    key.extend_from_slice(names.join("/").as_bytes());
+    for name in names {
+        key.extend_from_slice(name.as_bytes());
+    }
     key.push(0);
     key
 }
 
 /// One batch of a listing: the prefix, then by when it was registered.
-pub(in crate::store) fn listed(listing: &[u8], registered_at: Millis, batch: BatchId) -> Vec<u8> {
-    let mut key = listing.to_vec();
+pub(in crate::store) fn listed(listing: Vec<u8>, registered_at: Millis, batch: BatchId) -> Vec<u8> {
+    let mut key = listing;
     key.extend_from_slice(&registered_at.0.to_be_bytes());
     key.extend_from_slice(batch.0.as_bytes());
     key

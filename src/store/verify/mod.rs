@@ -167,7 +167,7 @@ impl Check<'_> {
         }
         let (owner, registered_at) = (&batch.details.user_id, batch.details.registered_at);
         for facet in batch.facets() {
-            if self.has(&keys::listed(&keys::listing(owner, facet), registered_at, id))? {
+            if self.has(&keys::listed(keys::listing(owner, facet), registered_at, id))? {
                 self.listed += 1;
             } else {
                 self.violation(&format!("batch {id} is not listed under {facet:?}"));
