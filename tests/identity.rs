@@ -477,9 +477,9 @@ async fn nobody_else_can_be_named_beside_a_token() {
 /// Nobody builds the image here: what can be told without is.
 #[test]
 fn the_image_is_built_of_what_is_there() {
-    let (build, ignored) = (include_str!("../data/Containerfile"), include_str!("../.dockerignore"));
-    let copies = build.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
-    let copied: Vec<_> = copies.flat_map(|line| line.rsplit_once(' ').expect("a target").0.split(' ')).collect();
+    let (recipe, ignored) = (include_str!("../data/Containerfile"), include_str!("../.dockerignore"));
+    let lines = recipe.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+    let copied: Vec<_> = lines.flat_map(|line| line.rsplit_once(' ').expect("a target").0.split(' ')).collect();
     let mut let_through: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
     assert!(copied.len() > 3 && ignored.lines().any(|line| line == "*"), "{copied:?}");
     for source in &copied {
@@ -489,9 +489,9 @@ fn the_image_is_built_of_what_is_there() {
     let_through.retain(|name| !copied.contains(name));
     assert_eq!(let_through, [""; 0], "nothing else is sent");
     // The allocator needs it, and the image of the compiler lacks it.
-    let (installed, built) = (build.find("--no-install-recommends make"), build.find("cargo build"));
-    assert!(installed.is_some() && installed < built);
-    let (manifest, version) = (include_str!("../Cargo.toml"), build.split("FROM rust:").nth(1).expect("an image"));
+    let (installed, compiled) = (recipe.find("--no-install-recommends make"), recipe.find("cargo build"));
+    assert!(installed.is_some() && installed < compiled);
+    let (manifest, version) = (include_str!("../Cargo.toml"), recipe.split("FROM rust:").nth(1).expect("an image"));
     let version = version.split('-').next().expect("a version");
     assert!(manifest.contains(&format!("rust-version = \"{version}\"")), "{version}");
 }
