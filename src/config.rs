@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-pub use environment::{did_you_mean, fault_of_variable, unknown_variables};
+pub use environment::{fault_of_variable, unknown_variables};
 use file::Entry;
 pub use settings::{Setting, Settings, Source};
 

@@ -16,6 +16,7 @@
 //! | [`cli`] | the command line |
 //! | [`config`] | what is in force: flags, environment, one file |
 //! | [`fixture`] | a server inside a Rust test |
+//! | [`likeness`] | what was meant by a word that nobody knows |
 //! | [`crash`] | the points at which a crash is interesting |
 //! | [`clock`] | the system's clock and a manual one |
 //! | [`tally`] | distributions that are cheap to observe |
@@ -31,6 +32,7 @@ pub mod domain;
 pub mod engine;
 pub mod fixture;
 pub mod http;
+pub mod likeness;
 pub mod store;
 pub mod tally;
 pub mod worker;

@@ -16,27 +16,27 @@ const CLIENT_LOG: &str = "error,rustls_platform_verifier=off";
 fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("the runtime does not start: {error}")),
+        Err(error) => return fail(&anyhow::Error::new(error).context("the runtime does not start")),
     };
     // Before the arguments are read: a server that is told to end while it starts is one that was told to end.
     let signals = match runtime.block_on(async { Signals::of_server() }) {
         Ok(signals) => signals,
-        Err(error) => return fail(&format!("{error:#}")),
+        Err(error) => return fail(&error),
     };
     let arguments = match cli::parse() {
         Ok(arguments) => arguments,
-        Err(error) => return fail(&format!("{error:#}")),
+        Err(error) => return fail(&error),
     };
     let default_level = if matches!(arguments.command, Command::Serve(_)) { cli::SERVE_LEVEL } else { CLIENT_LOG };
     arguments.log.start(default_level);
     match runtime.block_on(cli::run(arguments, signals)) {
         Ok(code) => code,
-        Err(error) => fail(&format!("{error:#}")),
+        Err(error) => fail(&error),
     }
 }
 
-fn fail(error: &str) -> ExitCode {
+fn fail(error: &anyhow::Error) -> ExitCode {
     // Where nobody can be told, the exit code says it.
-    let _ = writeln!(std::io::stderr(), "rephase: {error}");
-    ExitCode::FAILURE
+    let _ = writeln!(std::io::stderr(), "rephase: {error:#}");
+    cli::exit_code(error)
 }

@@ -281,6 +281,20 @@ async fn the_commands_make_a_backup_and_a_directory_of_it() {
     assert_eq!(process.client.status(&batch).await, status);
     process.kill();
 
+    // What is no backup, and what is the beginning of one, is told in plain words.
+    let (none, cut) = (elsewhere.path().join("faults.json"), elsewhere.path().join("cut.jsonl"));
+    std::fs::write(&none, r#"[{"phase": "nlp", "delay_ms": 5}]"#).expect("written");
+    let whole = std::fs::read(&file).expect("a backup");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).expect("written");
+    for (file, said) in [(&none, "faults.json is no backup of rephase"), (&cut, "cut.jsonl is cut off")] {
+        let fresh = elsewhere.path().join("fresh");
+        let arguments: [&std::ffi::OsStr; 4] =
+            ["restore".as_ref(), file.as_os_str(), "--data-dir".as_ref(), fresh.as_os_str()];
+        let (code, _, errors) = rephase(&arguments);
+        assert!(code == 1 && errors.contains(said) && !errors.contains("line 1"), "{errors}");
+        assert!(!fresh.exists(), "{said}");
+    }
+
     let other = elsewhere.path().join("stopped.jsonl");
     let (code, _, errors) = rephase(&["backup".as_ref(), other.as_os_str(), "--data-dir".as_ref(), data.as_os_str()]);
     assert_eq!(code, 0, "{errors}");

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine as _;
-use harness::{Client, PATIENCE, Process, Server, Setup, request_message};
+use harness::{Client, OWNER, PATIENCE, Process, Server, Setup, request_message};
 use program::{Ran, Seen, User, answer, bare, command, end, header, seen, serve, stranger};
 use rephase::app::{Access, Tokens};
 use serde_json::{Value, json};
@@ -72,6 +72,9 @@ async fn a_directory_becomes_a_batch_that_can_be_followed_to_its_end() {
     user.run(&["batch", "show", &second]).await.ended(0).shows(&["ready", "rephase batch run"]);
     let ran = user.run(&["batch", "run", &second, "NLP", "--wait"]).await.ended(0);
     ran.shows(&["✓ spellcheck", "✓ nlp", "completed_successfully"]);
+    let ran = user.run(&["batch", "run", &second, "nlp", "--wait"]).await.ended(0);
+    let ran = ran.shows(&["nothing to run: nlp is complete; only a retry with --force"]);
+    ran.said(&[&format!("rephase retry {second} nlp --force")]);
 
     let listed = user.run(&["batch", "list"]).await.ended(0).shows(&[&batch, &second, "ai_feedback ✓"]);
     assert_eq!(listed.output.lines().count(), 3, "a header and two batches");
@@ -111,7 +114,10 @@ async fn a_retry_ends_by_how_its_phase_did() {
     assert_eq!((&lines[0]["attempt"], &lines[1]["status"]), (&json!(2), &json!("completed_successfully")));
     assert_eq!(client.attempts(&batch, "nlp").await[1]["reason"], "a model");
 
-    user.run(&["retry", &batch, "nlp"]).await.ended(4).said(&["CONFLICT", "--force"]);
+    let refused = user.run(&["retry", &batch, "nlp"]).await.ended(4).said(&["CONFLICT", "only a retry with --force"]);
+    assert!(!refused.errors.contains("\"force\""), "{refused:?}");
+    let ranked = user.run(&["retry", &batch, "cj_assessment", "--essay", "x"]).await.ended(2);
+    ranked.said(&["leave --essay and --only-failed out"]);
     let error = user.run(&["retry", &batch, "nlp", "--json"]).await.ended(4).error();
     assert_eq!((&error["exit_code"], &error["error_code"]), (&json!(4), &json!("CONFLICT")));
     assert!(error["correlation_id"].is_string() && error["hint"].is_string(), "{error}");
@@ -128,7 +134,8 @@ async fn a_retry_that_fails_again_is_a_failure() {
     let user = User::of(&server);
     let batch = failed_batch(&server.client).await;
     let ran = user.run(&["retry", &batch, "nlp", "--wait"]).await.ended(1);
-    ran.shows(&["✗ nlp", "failed, 2 of 2 essays"]).said(&["nlp ended as failed: no", "rephase batch show"]);
+    let ran = ran.shows(&["✗ nlp", "failed, 2 of 2 essays"]).said(&["nlp ended as failed: no", "rephase batch show"]);
+    assert!(!ran.output.contains("spellcheck"), "it came out before: {ran:?}");
     server.app.stop().await;
 }
 
@@ -161,6 +168,9 @@ async fn a_wait_has_an_end_and_a_cancellation_is_none_that_went_well() {
     let ran = user.run(&["batch", "run", &batch, "nlp", "--wait=1"]).await.ended(1);
     ran.said(&["has not come to rest", "rephase batch watch"]);
     user.run(&["batch", "show", &batch]).await.ended(0).shows(&["processing", "not yet", "rephase batch cancel"]);
+    let of_another =
+        user.run(&["batch", "show", &batch, "--user", "eve"]).await.ended(0).shows(&["rephase batch watch"]);
+    assert!(!of_another.output.contains("rephase batch cancel"), "eve may not: {of_another:?}");
     let watch = tokio::spawn(end(user.command(&["batch", "watch", &batch])));
     let cancelled = user.run(&["batch", "cancel", &batch, "--reason", "enough"]).await.ended(0);
     cancelled.shows(&["is cancelled: spellcheck, nlp"]);
@@ -185,6 +195,8 @@ async fn every_refusal_has_its_exit_code() {
         (2, vec!["batch", "submit", "nowhere", "--course", "ENG5"]),
         (2, vec!["retry-job", "create", "nlp"]),
         (2, vec!["health", "--url", "ftp://127.0.0.1"]),
+        (2, vec!["batch", "run", &batch, "nlp", "--wait=0"]),
+        (2, vec!["batch", "watch", &batch, "--within", "0"]),
         (3, vec!["batch", "show", "ffffffff"]),
         (3, vec!["batch", "show", &unknown]),
         (3, vec!["batch", "watch", &unknown]),
@@ -277,8 +289,23 @@ async fn dead_letters_are_seen_and_decided_about() {
     let unknown = Uuid::now_v7().to_string();
     user.run(&["dead-letter", "discard", &unknown]).await.ended(3);
     user.run(&["dead-letter", "discard"]).await.ended(2);
-    user.run(&["dead-letter", "redrive", ids[1]]).await.ended(0).shows(&[ids[1], "redriven"]);
+    let ran = user.run(&["dead-letter", "redrive", ids[1]]).await.ended(1).shows(&[ids[1], "open", "it came back: "]);
+    ran.said(&["1 of 1 came back at once", "rephase dead-letter show LETTER"]);
+    let ran = user.run(&["dead-letter", "redrive", ids[1], "--json"]).await.ended(1).lines();
+    assert_eq!((&ran[0]["id"], &ran[0]["state"]), (&json!(ids[1]), &json!("open")));
     user.run(&["dead-letter", "discard", "--all"]).await.ended(0).shows(&[ids[2], "discarded"]);
+    user.run(&["dead-letter", "list", "--state", "open"]).await.ended(0).said(&["no dead letter fits"]);
+    user.run(&["dead-letter", "redrive", "--all"]).await.ended(0).said(&["no dead letter is open"]);
+    // One whose cause is mended stays away.
+    let early = client.registered_batch(1).await;
+    let message = request_message(Uuid::new_v4(), &early, OWNER, "spellcheck", false);
+    server.app.engine().publish(message).await.expect("published");
+    let began = Instant::now();
+    while user.run(&["dead-letter", "list", "--state", "open", "--json"]).await.ended(0).lines().is_empty() {
+        assert!(began.elapsed() < PATIENCE, "it is refused");
+    }
+    client.post(&format!("/v1/batches/{early}/essays"), harness::essays_body(1)).await;
+    user.run(&["dead-letter", "redrive", "--all"]).await.ended(0).shows(&["redriven"]);
     server.app.stop().await;
 }
 
@@ -293,8 +320,8 @@ async fn what_cannot_be_a_batch_is_told_before_anything_is_sent() {
     fs::create_dir(class.path().join("nothing")).expect("made");
     let good = path(&class, "class/000.txt");
     for (name, why) in [
-        ("broken", "not UTF-8"),
-        ("empty", "is empty"),
+        ("broken", "iconv -f"),
+        ("empty", "leave it away"),
         ("large", "more than"),
         ("nothing", "0 texts"),
         ("no", "cannot be read"),
@@ -310,6 +337,7 @@ async fn what_cannot_be_a_batch_is_told_before_anything_is_sent() {
     let ran = user.run(&[&submit[..], &["--pipeline", "nlp", "--wait", "--json"]].concat()).await.ended(2);
     assert!(ran.error()["hint"].as_str().is_some_and(|hint| hint.contains("--prompt FILE")), "{ran:?}");
     assert_eq!(user.run(&["batch", "list", "--json"]).await.ended(0).output, "", "nothing was sent");
+    user.run(&submit).await.ended(0).shows(&[": 1 essay\n"]);
     let sent = user.run(&[&submit[..], &["--json"]].concat()).await.ended(0).lines();
     let batch = sent[0]["batch_id"].as_str().expect("an id");
     let shown = user.run(&["batch", "show", batch, "--json"]).await.ended(0).lines();
@@ -389,6 +417,9 @@ async fn a_token_is_signed_for_whom_it_says() {
     let good_for = claims["exp"].as_i64().zip(claims["iat"].as_i64()).map(|(exp, iat)| exp - iat);
     assert_eq!(good_for, Some(2 * 86_400));
 
+    write(directory.path(), "short", "short");
+    let short = bare(&["token", "me", "--secret-file", &path(&directory, "short")]).await.ended(0);
+    short.said(&["warning: the secret has 5 bytes", "whoever has it is every user", "head -c 32 /dev/urandom"]);
     bare(&["token", "me", "--secret-file", &empty]).await.ended(2).said(&["anybody could sign"]);
     bare(&["token", "me", "--secret-file", &file, "--expires-in", "2y"]).await.ended(2).said(&["30m"]);
     let given_away = bare(&["token", "me", "--secret", "swordfish"]).await.ended(2);
@@ -637,6 +668,39 @@ async fn shells_take_their_completions() {
     assert!(fs::read_to_string(path(&directory, "man/rephase-batch-submit.1")).expect("a page").contains("course"));
 }
 
+/// Somebody pastes what is suggested into a shell, where nothing of the environment is as it was for the program.
+#[tokio::test]
+async fn what_is_suggested_works_as_it_is_pasted() {
+    let server = Server::start(Setup::default()).await;
+    let user = User::of(&server);
+    let class = class(1);
+    write(class.path(), "a token", "x");
+    write(class.path(), "ca.pem", &rcgen::generate_simple_self_signed(["a".to_owned()]).expect("one").cert.pem());
+    let (token, ca, texts) = (path(&class, "a token"), path(&class, "ca.pem"), path(&class, "class"));
+    let options = ["--url", &user.url, "--user", OWNER, "--token-file", &token, "--ca-file", &ca];
+    let submit = ["batch", "submit", &texts, "--course", "ENG5"];
+    let ran = bare(&[&submit[..], &options].concat()).await.ended(0);
+    let named = format!("--url '{}' --user '{OWNER}' --token-file '{token}' --ca-file '{ca}'", user.url);
+    ran.said(&["rephase batch run", &named]);
+    let unknown = Uuid::now_v7().to_string();
+    let missing = bare(&[&["batch", "show", &unknown][..], &options].concat()).await.ended(3);
+    missing.said(&[&format!("`rephase batch list {named}` shows what there is")]);
+    // The options may stand before the command as well.
+    let before = bare(&[&options[..], &["--json", "batch", "list"]].concat()).await.ended(0).lines();
+    let batch = before[0]["batch_id"].as_str().expect("an id").to_owned();
+    bare(&["--log=error", &format!("--url={}", user.url), "--timeout", "5", "health"]).await.ended(0);
+    bare(&["--url", &user.url, "serve"]).await.ended(2);
+    bare(&["--url"]).await.ended(2);
+    bare(&["--json", "--help"]).await;
+
+    let shown = bare(&[&["batch", "show", &batch, "--json"][..], &options].concat()).await.ended(0).lines();
+    let next = shown[0]["next"][0]["command"].as_str().expect("a command");
+    let mut pasted = tokio::process::Command::new("bash");
+    pasted.args(["-c", &format!("rephase() {{ '{}' \"$@\"; }}; {next}", env!("CARGO_BIN_EXE_rephase"))]);
+    end(pasted).await.ended(0).shows(&["completed_successfully"]);
+    server.app.stop().await;
+}
+
 #[tokio::test]
 async fn a_container_can_ask_how_the_server_is() {
     let server = Server::start(Setup::default()).await;
@@ -653,16 +717,21 @@ async fn a_container_can_ask_how_the_server_is() {
     bare(&["health", "--url", "http://127.0.0.1:1"]).await.ended(6);
 }
 
-#[tokio::test]
-async fn an_https_server_is_trusted_for_its_certificate() {
+/// A certificate for 127.0.0.1 that its own key has signed, changed so; and where a server shows it.
+async fn shown_by(change: &[fn(&mut rcgen::CertificateParams)]) -> (rcgen::Certificate, String) {
     use tokio_rustls::rustls;
     use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    for change in change {
+        change(&mut params);
+    }
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let made = params.self_signed(&key).expect("a certificate");
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = config.expect("versions").with_no_client_auth();
-    let config = config.with_single_cert(vec![made.cert.der().clone()], key).expect("a certificate");
+    let config = config.with_single_cert(vec![made.der().clone()], key).expect("a certificate");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("https://{}", listener.local_addr().expect("an address"));
@@ -674,8 +743,34 @@ async fn an_https_server_is_trusted_for_its_certificate() {
             }
         }
     });
+    (made, url)
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_certificate_is_said_with_what_to_do() {
     let directory = tempfile::tempdir().expect("a directory");
-    write(directory.path(), "ca.pem", &made.cert.pem());
+    // As `openssl req -x509` makes them.
+    let authority =
+        |params: &mut rcgen::CertificateParams| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let over = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let (_, foreign) = shown_by(&[]).await;
+    for (change, name, said) in [
+        (authority as fn(&mut _), "authority", "-addext basicConstraints=critical,CA:FALSE"),
+        (over as fn(&mut _), "over", "a certificate for this address that is valid now"),
+    ] {
+        let (made, url) = shown_by(&[change]).await;
+        write(directory.path(), name, &made.pem());
+        bare(&["health", "--url", &url, "--ca-file", &path(&directory, name)]).await.ended(6).said(&[said]);
+        let other = bare(&["health", "--url", &foreign, "--ca-file", &path(&directory, name)]).await.ended(6);
+        other.said(&["not in the file of --ca-file"]);
+    }
+}
+
+#[tokio::test]
+async fn an_https_server_is_trusted_for_its_certificate() {
+    let (made, url) = shown_by(&[]).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    write(directory.path(), "ca.pem", &made.pem());
     write(directory.path(), "none.pem", "nothing\n");
     let (ca, none) = (path(&directory, "ca.pem"), path(&directory, "none.pem"));
     bare(&["health", "--url", &url, "--ca-file", &ca]).await.ended(0).shows(&["over TLS"]);

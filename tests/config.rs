@@ -141,6 +141,9 @@ fn a_slip_in_the_file_is_named_with_its_line_and_what_was_meant() {
         ("seed = 1.5", "seed is an integer, not a float"),
         ("seed = -1", "seed: invalid value '-1'"),
         ("seed = [1]", "seed is an integer, not an array"),
+        ("retain = \"5\"", "line 1: retain: invalid value '5' for '--retain <TIME>': give days or hours"),
+        ("retain = 5", "retain is a string with its unit, as \"90d\" or \"12h\", not an integer"),
+        ("student-validation = 5", "student-validation is a string with its unit"),
         ("ephemeral = \"yes\"", "ephemeral is true or false, not a string"),
         ("listen = true", "listen is a string, not a boolean"),
         ("listen = { a = 1 }", "listen is a string, not a table"),
@@ -154,17 +157,17 @@ fn a_slip_in_the_file_is_named_with_its_line_and_what_was_meant() {
         let path = files.write(text);
         let arguments = ["--config", path.to_str().expect("UTF-8")];
         let (code, output, errors) = run(config(&arguments, &[]));
-        assert_eq!((code, output.as_str()), (1, ""), "{text}");
+        assert_eq!((code, output.as_str()), (2, ""), "{text}");
         assert!(errors.contains(said), "{text}: {errors}");
         let (code, output, served) = run(Process::command(&[&arguments[..], &["--ephemeral"]].concat()));
-        assert_eq!((code, output.as_str(), served), (1, "", errors), "{text}");
+        assert_eq!((code, output.as_str(), served), (2, "", errors), "{text}");
     }
     // All of them at once.
     let path = files.write("sed = 1\nlisen = 2\n");
     let (_, _, errors) = run(config(&["--config", path.to_str().expect("UTF-8")], &[]));
     assert!(errors.contains("line 1: ") && errors.contains("line 2: "), "{errors}");
     let (code, _, errors) = run(config(&["--config", "there/is/none.toml"], &[]));
-    assert!(code == 1 && errors.contains("none.toml cannot be read"), "{errors}");
+    assert!(code == 2 && errors.contains("none.toml cannot be read"), "{errors}");
 }
 
 #[test]
@@ -174,7 +177,7 @@ fn a_slip_in_a_variable_is_told() {
     assert!(errors.contains("REPHASE_LISTN; did you mean REPHASE_LISTEN?"), "{errors}");
     assert!(!errors.contains("REPHASE_SEED"), "{errors}");
     let (code, _, errors) = run(config(&[], &[("REPHASE_SEED", "x")]));
-    assert!(code == 1 && errors.contains("REPHASE_SEED: invalid value 'x' for '--seed"), "{errors}");
+    assert!(code == 2 && errors.contains("REPHASE_SEED: invalid value 'x' for '--seed"), "{errors}");
     let (code, _, errors) = run(config(&["--seed", "x"], &[("REPHASE_SEED", "1")]));
     assert!(code == 2 && errors.contains("--seed") && !errors.contains("REPHASE_SEED:"), "{errors}");
     // What is near no name is not guessed at, and what the clients of the program read is none of this.
@@ -185,15 +188,37 @@ fn a_slip_in_a_variable_is_told() {
 }
 
 #[test]
+fn a_slip_in_an_error_code_of_a_fault_is_told_with_what_was_meant() {
+    let files = Files::new();
+    for (code, meant) in [("AI_QUOTA", "; did you mean QUOTA_EXCEEDED?"), ("NLP_SERVICE_EROR", "NLP_SERVICE_ERROR?")] {
+        let path = files
+            .write(&json!([{ "phase": "nlp", "delay_ms": 1 }, { "phase": "nlp", "error_code": code }]).to_string());
+        let (got, _, errors) = run(Process::command(&["--ephemeral", "--faults", path.to_str().expect("UTF-8")]));
+        assert!(got == 2 && errors.contains(&format!("fault rule 2: there is no error_code '{code}'")), "{errors}");
+        assert!(errors.contains(meant) && errors.contains("/openapi.json"), "{errors}");
+    }
+    // Those that README lists there are.
+    let readme = include_str!("../README.md");
+    let listed = readme.split("the usual codes are").nth(1).and_then(|rest| rest.split("and `ErrorCode`").next());
+    let listed: Vec<_> = listed.expect("a list").split('`').skip(1).step_by(2).collect();
+    assert!(listed.len() > 5, "{listed:?}");
+    for code in listed {
+        let path = files.write(&json!([{ "phase": "nlp", "error_code": code }]).to_string());
+        let faults = path.to_str().expect("UTF-8");
+        assert_eq!(run(config(&["--faults", faults], &[])).0, 0, "{code}");
+    }
+}
+
+#[test]
 fn where_the_state_is_says_the_stronger_place() {
     let files = Files::new();
     let path = files.write("ephemeral = true\n");
     let path = path.to_str().expect("UTF-8");
     for (arguments, variables, code) in [
-        (vec!["--ephemeral", "--data-dir", "a"], vec![], 1),
+        (vec!["--ephemeral", "--data-dir", "a"], vec![], 2),
         (vec!["--ephemeral"], vec![("REPHASE_DATA_DIR", "a")], 0),
         (vec!["--data-dir", "a", "--config", path], vec![], 0),
-        (vec![], vec![("REPHASE_DATA_DIR", "a"), ("REPHASE_EPHEMERAL", "true")], 1),
+        (vec![], vec![("REPHASE_DATA_DIR", "a"), ("REPHASE_EPHEMERAL", "true")], 2),
     ] {
         let (got, _, errors) = run(config(&arguments, &variables));
         assert_eq!(got, code, "{arguments:?} {variables:?}: {errors}");

@@ -614,7 +614,7 @@ fn a_file_that_is_none_is_refused_before_anything_starts() {
         let file = credits_file(elsewhere.path(), &credits);
         let command = Process::command(&["--data-dir", data.to_str().expect("a path"), "--credits", &file]);
         let (code, _, errors) = harness::run(command);
-        assert!(code == 1 && errors.contains(said), "{code} {errors}");
+        assert!(code == 2 && errors.contains(said), "{code} {errors}");
     }
     assert!(!data.exists());
 }

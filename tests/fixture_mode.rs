@@ -104,7 +104,7 @@ fn serve(arguments: &[&str]) -> Command {
 #[test]
 fn whoever_could_be_reached_by_others_is_refused_it() {
     let (code, output, errors) = run(serve(&["--test-api", "--listen", "0.0.0.0:0"]));
-    assert_eq!((code, output.as_str()), (1, ""));
+    assert_eq!((code, output.as_str()), (2, ""));
     assert!(errors.contains("--test-api-anywhere"), "{errors}");
 
     let directory = tempfile::tempdir().expect("a directory");
@@ -112,7 +112,7 @@ fn whoever_could_be_reached_by_others_is_refused_it() {
     std::fs::write(&faults, r#"[{"phase": "nlp", "crash": "worker_result"}]"#).expect("written");
     let faults = faults.to_str().expect("UTF-8");
     let (code, _, errors) = run(serve(&["--faults", faults, "--listen", "127.0.0.1:0"]));
-    assert!(code == 1 && errors.contains("needs --test-api"), "{errors}");
+    assert!(code == 2 && errors.contains("needs --test-api"), "{errors}");
 }
 
 #[tokio::test]

@@ -206,6 +206,40 @@ async fn a_token_names_its_key_in_a_set() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_token_is_named() {
+    let (first, second) = (Ec::new(), Ec::new());
+    let set = json!({ "keys": [first.jwk("first"), second.jwk("second"), rsa_jwk("rsa")] });
+    let of_set = server(Tokens::from_key_set(set.to_string().as_bytes()).expect("a set")).await;
+    let of_secret = server(Tokens::new(SECRET.as_bytes())).await;
+    let with = |name: &str, value: Value| token(&claims_with(name, value));
+    let head = |head: Value| hs256(SECRET.as_bytes(), &head, &claims());
+    for (server, token, said) in [
+        (&of_secret, with("exp", Value::Null), "the token has no exp"),
+        (&of_secret, with("sub", Value::Null), "the token has no sub"),
+        (&of_secret, with("aud", Value::Null), "the token has no aud"),
+        (&of_secret, with("iss", Value::Null), "the token has no iss"),
+        (&of_secret, with("exp", json!("tomorrow")), "exp of the token is no time"),
+        (&of_secret, with("exp", json!(1e300)), "exp of the token is no time"),
+        (&of_secret, with("nbf", json!(true)), "nbf of the token is no time"),
+        (&of_secret, with("sub", json!(7)), "sub of the token is no text"),
+        (&of_secret, with("sub", json!(" ")), "sub of the token must have at least 1 character"),
+        (&of_secret, with("org_id", json!([])), "org_id of the token is no text"),
+        (&of_secret, with("aud", json!("another")), "aud is not huleedu-platform"),
+        (&of_secret, with("iss", json!("another")), "iss is not huleedu-identity-service"),
+        (&of_secret, unsigned(&json!({ "alg": "none" }), &claims()), "not signed with HS256, RS256 or ES256"),
+        (&of_secret, head(json!({ "typ": "JWT" })), "does not say how it is signed (alg)"),
+        (&of_secret, "nonsense".to_owned(), "this is no JSON web token"),
+        (&of_secret, rs256(&json!({ "alg": "RS256" }), &claims()), "signed with RS256, and no key here is for that"),
+        (&of_set, first.es256(&json!({ "alg": "ES256" }), &claims()), "names no key (kid), and here are several"),
+        (&of_set, first.es256(&json!({ "alg": "ES256", "kid": "x" }), &claims()), "no key here has the name (kid)"),
+    ] {
+        let refused = with_token(&server.client, Method::GET, "/v1/batches", &token, None).await;
+        let error = refused.json()["error"].as_str().expect("an error").to_owned();
+        assert!(refused.status == 401 && error.contains(said), "{said}: {}", refused.text);
+    }
+}
+
+#[tokio::test]
 async fn nobody_speaks_for_somebody_else() {
     let Server { client, .. } = &server(Tokens::new(SECRET.as_bytes())).await;
     let mine = hs256(SECRET.as_bytes(), &json!({ "alg": "HS256" }), &claims());
@@ -440,6 +474,28 @@ async fn nobody_else_can_be_named_beside_a_token() {
     }
 }
 
+/// Nobody builds the image here: what can be told without is.
+#[test]
+fn the_image_is_built_of_what_is_there() {
+    let (recipe, ignored) = (include_str!("../data/Containerfile"), include_str!("../.dockerignore"));
+    let lines = recipe.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--from"));
+    let copied: Vec<_> = lines.flat_map(|line| line.rsplit_once(' ').expect("a target").0.split(' ')).collect();
+    let mut let_through: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    assert!(copied.len() > 3 && ignored.lines().any(|line| line == "*"), "{copied:?}");
+    for source in &copied {
+        assert!(let_through.contains(source), "{source} is not in the context");
+        assert!(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(source).exists(), "{source}");
+    }
+    let_through.retain(|name| !copied.contains(name));
+    assert_eq!(let_through, [""; 0], "nothing else is sent");
+    // The allocator needs it, and the image of the compiler lacks it.
+    let (installed, compiled) = (recipe.find("--no-install-recommends make"), recipe.find("cargo build"));
+    assert!(installed.is_some() && installed < compiled);
+    let (manifest, version) = (include_str!("../Cargo.toml"), recipe.split("FROM rust:").nth(1).expect("an image"));
+    let version = version.split('-').next().expect("a version");
+    assert!(manifest.contains(&format!("rust-version = \"{version}\"")), "{version}");
+}
+
 /// The variables that the comments of the container's file give it, and the arguments that it is started with.
 #[test]
 fn the_container_starts_as_its_file_says() {
@@ -458,7 +514,7 @@ fn the_container_starts_as_its_file_says() {
             0,
         ),
         (vec![("REPHASE_ANYBODY_MAY_SAY_WHO_THEY_ARE", "true"), ("REPHASE_HOST", "localhost")], 0),
-        (vec![], 1),
+        (vec![], 2),
     ] {
         let mut command = config(&arguments);
         command.envs(variables.iter().copied());
@@ -550,7 +606,7 @@ fn whoever_others_reach_has_to_ask_who_they_are() {
         (vec!["--anybody-may-say-who-they-are", "--tls-cert", &key], "--tls-key"),
     ] {
         let (code, _, errors) = run(config(&[&anywhere[..], &arguments].concat()));
-        assert!(code == 1 && errors.contains(said), "{arguments:?}: {errors}");
+        assert!(code == 2 && errors.contains(said), "{arguments:?}: {errors}");
     }
     for arguments in [
         vec!["--anybody-may-say-who-they-are"],
@@ -565,10 +621,21 @@ fn whoever_others_reach_has_to_ask_who_they_are() {
         let (code, _, errors) = run(config(&[anywhere, &arguments].concat()));
         assert_eq!((code, errors.contains("--anybody")), (0, false), "{arguments:?}: {errors}");
     }
+    // What is closed by that is said, as far as it is.
+    let asked = ["--listen", "0.0.0.0:0", "--jwt-secret-file", &secret, "--log", "warn"];
+    let (_, _, errors) = run(config(&asked));
+    assert!(errors.contains("nobody can use /internal, /v1/workers, /v1/events, /metrics (403)"), "{errors}");
+    let (_, _, errors) = run(config(&[&asked[..], &["--worker-token-file", &token]].concat()));
+    assert!(errors.contains("nobody can use /internal, /v1/events, /metrics (403)"), "{errors}");
+    for more in [["--admin-token-file", &token], ["--listen", "127.0.0.1:0"]] {
+        let start = if more[0] == "--listen" { 2 } else { 0 };
+        let (_, _, errors) = run(config(&[&asked[start..], &more].concat()));
+        assert!(!errors.contains("nobody can use"), "{errors}");
+    }
     let mut twice = config(&["--jwt-secret-file", &secret]);
     twice.env("REPHASE_JWT_SECRET", SECRET);
     let (code, _, errors) = run(twice);
-    assert!(code == 1 && errors.contains("give one") && !errors.contains(SECRET), "{errors}");
+    assert!(code == 2 && errors.contains("give one") && !errors.contains(SECRET), "{errors}");
 }
 
 #[tokio::test]

@@ -364,11 +364,11 @@ async fn the_program_reads_its_secret_from_a_file() {
     let serve =
         |arguments: &[&str]| Process::command(&[&["--ephemeral", "--jwt-secret-file", path], arguments].concat());
     let (code, _, errors) = harness::run(serve(&[]));
-    assert!(code == 1 && errors.contains("cannot be used"), "{errors}");
+    assert!(code == 2 && errors.contains("cannot be used"), "{errors}");
     for (content, said) in [(" \n".to_owned(), "empty"), ("x".repeat(4_097), "larger")] {
         std::fs::write(&secret, content).expect("written");
         let (code, _, errors) = harness::run(serve(&[]));
-        assert!(code == 1 && errors.contains(said), "{errors}");
+        assert!(code == 2 && errors.contains(said), "{errors}");
     }
     std::fs::write(&secret, format!("{SECRET}\n")).expect("written");
     let process = Process::spawn(serve(&[])).expect("it serves");

@@ -116,7 +116,7 @@ async fn faults_come_from_a_file_and_a_wrong_one_is_refused() {
 
     std::fs::write(&file, r#"[{"phase": "grading", "error_code": "TIMEOUT"}]"#).expect("written");
     let (code, _, errors) = run(Process::command(&["--ephemeral", "--faults", path]));
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(errors.contains("fault rule 1") && errors.contains("grading"), "{errors}");
 }
 

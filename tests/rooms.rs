@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// What each room may use besides itself. `domain` is the vocabulary of all but `contract`; `store` is used by `engine`
 /// and by composition alone.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("contract", &[]),
     ("domain", &["contract"]),
     ("clock", &["domain"]),
@@ -16,10 +16,11 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("bus", &["contract", "domain", "clock"]),
     ("engine", &["contract", "crash", "domain", "store", "bus", "clock", "tally"]),
     ("worker", &["contract", "crash", "domain", "bus", "clock", "engine"]),
-    ("http", &["contract", "domain", "engine", "tally"]),
+    ("http", &["contract", "domain", "engine", "likeness", "tally"]),
     ("app", &["clock", "domain", "store", "engine", "http", "worker"]),
-    ("cli", &["app", "clock", "config", "contract", "domain", "worker"]),
-    ("config", &[]),
+    ("cli", &["app", "clock", "config", "contract", "domain", "likeness", "worker"]),
+    ("config", &["likeness"]),
+    ("likeness", &[]),
     ("fixture", &["app", "clock", "contract", "domain", "engine", "http"]),
 ];
 

@@ -135,7 +135,7 @@ async fn the_program_reads_certificate_and_key_from_files() {
     let foreign = file("other.pem", &other.key);
     for (cert, key, said) in [(&cert, &foreign, "cannot be used"), (&key, &key, "CERTIFICATE"), (&cert, &cert, "KEY")] {
         let (code, output, errors) = run(Process::command(&["--ephemeral", "--tls-cert", cert, "--tls-key", key]));
-        assert_eq!((code, output.as_str()), (1, ""));
+        assert_eq!((code, output.as_str()), (2, ""));
         assert!(errors.contains(said) && !errors.contains(&certificate.key), "{errors}");
         assert!(errors.matches("KeyMismatch").count() <= 1, "it is said once: {errors}");
     }

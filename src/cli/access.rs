@@ -102,6 +102,7 @@ impl AccessArguments {
         );
         let bearers = self.bearers()?;
         let bearers = if is_reachable && !is_free { bearers.closed() } else { bearers };
+        warn_of_closed(&bearers);
         let browsers = Browsers::of(self.cors_origin.iter().map(String::as_str)).context("--cors-origin")?;
         let browsers = browsers.with_hosts(self.host.iter().map(String::as_str)).context("--host")?;
         Ok((Access { tokens, bearers, browsers }, self.tls()?))
@@ -175,6 +176,20 @@ impl AccessArguments {
         let (chain, key) = (contents(certificates, MAX_FILE_BYTES)?, contents(key, MAX_FILE_BYTES)?);
         Ok(Some(Tls::new(&chain, &key).with_context(unusable)?))
     }
+}
+
+/// Says which routes nobody can use: whoever wants to will be told so by a 403 alone.
+fn warn_of_closed(bearers: &Bearers) {
+    let closed: Vec<_> = Role::ALL.into_iter().filter(|role| bearers.is_shut(*role)).collect();
+    if closed.is_empty() {
+        return;
+    }
+    let routes: Vec<_> = closed.iter().map(|role| role.routes()).collect();
+    let routes = routes.join(", ");
+    tracing::warn!(
+        "nobody can use {routes} (403): others reach this address, and there is no token; --admin-token-file opens all of \
+         them"
+    );
 }
 
 /// The variable with the token of a role.

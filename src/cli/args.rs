@@ -17,8 +17,9 @@ use super::retry::RetryArguments;
 use super::retry_job::RetryJobArguments;
 use super::shell::{CompletionsArguments, ManArguments};
 use super::token::TokenArguments;
-use crate::config::{Settings, did_you_mean};
+use crate::config::Settings;
 use crate::domain::{Phase, RetryPolicy};
+use crate::likeness::{did_you_mean, nearest};
 use crate::worker::{NoRunner, Runner, StudentMatching};
 
 /// Runs batches of essays through pipelines of phases, and re-runs a single failed phase when asked.
@@ -41,7 +42,7 @@ pub struct Arguments {
 pub enum Command {
     /// Serve the HTTP API, with simulated workers for every phase that nobody else runs.
     Serve(Box<ServeArguments>),
-    /// Show what is in force for serve, and where each value comes from. Exits with 1 where serve would not start.
+    /// Show what is in force for serve, and where each value comes from. Exits with 2 where serve would not start.
     Config(Box<ConfigArguments>),
     /// Batches: list, show, watch, submit, run a pipeline, cancel.
     Batch(Box<BatchArguments>),
@@ -230,7 +231,7 @@ fn parse_setting(text: &str) -> Result<(Phases, &str), String> {
         "all" => Phase::ALL.to_vec(),
         name => vec![name.parse::<Phase>().map_err(|error| {
             let known = Phase::ALL.iter().map(|phase| phase.name().as_str());
-            format!("{error}{}", did_you_mean(name, known))
+            format!("{error}{}", did_you_mean(nearest(name, known)))
         })?],
     };
     Ok((phases, value))

@@ -1,12 +1,11 @@
 //! `rephase backup` and `rephase restore`.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{BackupArguments, RestoreArguments};
 use super::client::Client;
@@ -16,6 +15,9 @@ use super::progress::Bars;
 use super::verify::{as_json, as_text};
 use crate::app::{self, Restored};
 use crate::clock::Clock;
+
+/// How much of a backup is looked at, at each of its ends, to tell whether it is one, in bytes.
+const MAX_END_BYTES: u64 = 64 * 1_024;
 
 pub(super) async fn backup(arguments: BackupArguments) -> Result<(), Failure> {
     let BackupArguments { file, data_dir, common } = arguments;
@@ -113,8 +115,32 @@ async fn download(client: &Client, file: &Path) -> Result<(), Failure> {
     Ok(finish(output)?)
 }
 
+/// Refuses, in plain words, what is no backup or only the beginning of one. What is between its ends is checked later.
+fn check_ends(file: &Path) -> Result<(), Failure> {
+    let unreadable = |error: io::Error| Failure::usage(format!("{} cannot be read: {error}", file.display()));
+    let mut opened = File::open(file).map_err(unreadable)?;
+    let size = opened.metadata().map_err(unreadable)?.len();
+    let mut first = String::new();
+    let head = BufReader::new((&opened).take(MAX_END_BYTES)).read_line(&mut first);
+    let is_line = |line: &str, name: &str| serde_json::from_str::<Value>(line).is_ok_and(|line| line["line"] == name);
+    if head.is_err() || !is_line(&first, "header") {
+        let failure = Failure::failed(format!("{} is no backup of rephase", file.display()));
+        return Err(failure.hint("`rephase backup FILE` makes one"));
+    }
+    let mut rest = Vec::new();
+    opened.seek(SeekFrom::Start(size.saturating_sub(MAX_END_BYTES))).map_err(unreadable)?;
+    opened.read_to_end(&mut rest).map_err(unreadable)?;
+    let rest = String::from_utf8_lossy(&rest);
+    if is_line(rest.lines().last().unwrap_or_default(), "trailer") {
+        return Ok(());
+    }
+    let failure = Failure::failed(format!("{} is cut off: a backup ends with a trailer", file.display()));
+    Err(failure.hint("take one that is whole; nothing was restored"))
+}
+
 pub(super) async fn restore(arguments: RestoreArguments) -> Result<(), Failure> {
     let RestoreArguments { file, data_dir, json } = arguments;
+    check_ends(&file)?;
     let directory = data_dir.clone();
     let bars = Bars::new();
     let spinner = bars.spinner("the state is being made and checked");

@@ -30,6 +30,8 @@ pub(super) struct Client {
     base: Url,
     user: Option<HeaderValue>,
     token: Option<HeaderValue>,
+    /// The options that another command for the same server needs.
+    options: String,
     /// Whether the caller has said whose signature is trusted.
     has_ca: bool,
     /// How long one request may take with all its repetitions.
@@ -142,7 +144,25 @@ impl Client {
         if let Some(token) = &mut token {
             token.set_sensitive(true);
         }
-        Ok(Self { http, base, user, token, has_ca: ca.is_some(), patience, is_reached: AtomicBool::new(false) })
+        let (options, is_reached) = (String::new(), AtomicBool::new(false));
+        Ok(Self { http, base, user, token, options, has_ca: ca.is_some(), patience, is_reached })
+    }
+
+    /// The same, for somebody who has given these options.
+    #[must_use]
+    pub(super) fn with_options(self, options: String) -> Self {
+        Self { options, ..self }
+    }
+
+    /// A command for the same server that the user can give next.
+    pub(super) fn command(&self, arguments: &str) -> String {
+        format!("rephase {arguments}{}", self.options)
+    }
+
+    /// Whether the server takes this client for the owner of what it was shown. A token shows nobody what is another's.
+    pub(super) fn speaks_for(&self, owner: &str) -> bool {
+        let user = self.user.as_ref().map(|user| user.as_bytes().trim_ascii());
+        self.token.is_some() || user == Some(owner.trim().as_bytes())
     }
 
     /// Whether others on the way could read the token.
@@ -308,14 +328,17 @@ impl Client {
                 "is the server running? Start it with `rephase serve`, or say where it is: --url URL (or REPHASE_URL)",
             ),
             Obstacle::Certificate if reason.contains("CaUsedAsEndEntity") => failure.hint(
-                "the server shows the certificate of an authority (CA:TRUE); it needs one of its own, with CA:FALSE",
+                "the server shows the certificate of an authority (CA:TRUE); it needs one of its own: `openssl req -x509` \
+                 makes one with -addext basicConstraints=critical,CA:FALSE",
             ),
-            Obstacle::Certificate if self.has_ca && is_unsigned(reason) => {
+            Obstacle::Certificate if is_unfit(reason) => {
+                failure.hint("the server needs a certificate for this address that is valid now")
+            }
+            Obstacle::Certificate if self.has_ca => {
                 failure.hint("who signed the server's certificate is not in the file of --ca-file")
             }
-            Obstacle::Certificate if reason.contains("UnknownIssuer") => failure
+            Obstacle::Certificate => failure
                 .hint("say whose signature to trust: --ca-file FILE with the certificate that signs the server's"),
-            Obstacle::Certificate => failure.hint("the server needs a certificate for this address that is valid now"),
             Obstacle::OtherProtocol if self.base.scheme() == "http" => failure.hint("does it speak TLS? Try https://"),
             Obstacle::OtherProtocol => failure.hint("does it speak TLS? If not, try http://"),
             Obstacle::Unheard | Obstacle::Strange if !is_read => {
@@ -329,9 +352,11 @@ impl Client {
     }
 }
 
-/// Whether nobody who is trusted has signed the certificate. A bad signature is one of an authority with the same name.
-fn is_unsigned(reason: &str) -> bool {
-    reason.contains("UnknownIssuer") || reason.contains("BadSignature")
+/// Whether the certificate is no good, whoever has signed it.
+fn is_unfit(reason: &str) -> bool {
+    ["Expired", "NotValidYet", "NotValidForName", "expired", "not valid yet", "not valid for name"]
+        .iter()
+        .any(|said| reason.contains(said))
 }
 
 /// Whether the same request can do better in a moment: there was no room for it, or its first sending is being served.

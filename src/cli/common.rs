@@ -99,18 +99,22 @@ impl Common {
         token.map(Some).ok_or_else(|| Failure::usage(format!("{} has no token", path.display())))
     }
 
-    /// What the user asks of this server, without what is a secret: to be repeated in another command.
-    pub(super) fn repeated(&self) -> String {
+    /// What the user asks of this server, to be repeated in another command. A secret is in a file, and stays there.
+    fn repeated(&self) -> String {
         let quoted = |name: &str, value: &Option<String>| {
             value.as_ref().map(|value| format!(" --{name} '{}'", value.replace('\'', r"'\''")))
         };
-        [quoted("url", &self.url), quoted("user", &self.user)].into_iter().flatten().collect()
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let (token_file, ca_file) = (path(&self.token_file), path(&self.ca_file));
+        let options = [("url", &self.url), ("user", &self.user), ("token-file", &token_file), ("ca-file", &ca_file)];
+        options.into_iter().filter_map(|(name, value)| quoted(name, value)).collect()
     }
 
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let ca = self.ca_file.as_deref().map(|path| read_bounded(path, MAX_CA_BYTES)).transpose()?;
         let patience = Duration::from_secs(self.timeout);
         let client = Client::new(&self.url()?, self.user()?, self.token()?, ca.as_deref(), patience)?;
+        let client = client.with_options(self.repeated());
         if client.exposes_token() {
             remark(self.json, "the token goes over the network as it is; https would keep it to the two of you");
         }
@@ -118,7 +122,7 @@ impl Common {
     }
 
     pub(super) fn session(&self) -> Result<Session, Failure> {
-        Ok(Session { client: self.client()?, output: Output::new(self.json), repeated: self.repeated() })
+        Ok(Session { client: self.client()?, output: Output::new(self.json) })
     }
 }
 
@@ -126,13 +130,11 @@ impl Common {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) output: Output,
-    /// The options that another command for the same server needs.
-    pub(super) repeated: String,
 }
 
 impl Session {
     /// A command that the user can give next.
     pub(super) fn command(&self, arguments: &str) -> String {
-        format!("rephase {arguments}{}", self.repeated)
+        self.client.command(arguments)
     }
 }

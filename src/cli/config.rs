@@ -1,11 +1,13 @@
 //! `rephase config`, and how the arguments are read.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use super::access::{self, SECRETS};
 use super::args::{Arguments, ConfigArguments};
+use super::failure::Misconfigured;
 use super::log::{SERVE_LEVEL, rust_log};
 use crate::config::{self, Settings, Source};
 
@@ -15,7 +17,7 @@ use crate::config::{self, Settings, Source};
 /// Where the file is wrong. Where an argument is, the program ends as programs do then.
 pub fn parse() -> anyhow::Result<Arguments> {
     let parse = |mut command: clap::Command| {
-        command.try_get_matches_from_mut(std::env::args_os()).or_else(|error| {
+        command.try_get_matches_from_mut(in_order(std::env::args_os().collect())).or_else(|error| {
             let reason = config::fault_of_variable(&command, &error);
             reason.map_or_else(|| error.exit(), |reason| Err(config::Error::Wrong(reason)))
         })
@@ -25,6 +27,29 @@ pub fn parse() -> anyhow::Result<Arguments> {
     let mut arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     arguments.settings = settings;
     Ok(arguments)
+}
+
+/// The options of every client, and of every command, that have a value; and the one that has none.
+const WITH_VALUE: [&str; 7] = ["--url", "--user", "--token-file", "--ca-file", "--timeout", "--log", "--log-format"];
+const FLAG: &str = "--json";
+
+/// The arguments, with the options of every client behind the command, where they stand before it: to the parser they
+/// belong to the commands that are clients, and so not to `serve`.
+fn in_order(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut end = 1;
+    while let Some(argument) = arguments.get(end).and_then(|argument| argument.to_str()) {
+        let has_value = |name: &str| argument.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
+        end += match argument {
+            _ if WITH_VALUE.contains(&argument) => 2,
+            _ if argument == FLAG || WITH_VALUE.iter().any(|name| has_value(name)) => 1,
+            _ => break,
+        };
+    }
+    if (2..arguments.len()).contains(&end) && !arguments[end].to_string_lossy().starts_with('-') {
+        // The command goes before them.
+        arguments[1..=end].rotate_right(1);
+    }
+    arguments
 }
 
 /// The variables of the commands that are clients.
@@ -59,5 +84,5 @@ pub(super) fn run(arguments: &ConfigArguments, settings: &Settings) -> anyhow::R
     }
     let text = if arguments.json { format!("{:#}\n", settings.to_json()) } else { settings.to_toml() };
     std::io::stdout().write_all(text.as_bytes())?;
-    options.map(|_| ())
+    Ok(options.map(|_| ()).map_err(Misconfigured)?)
 }

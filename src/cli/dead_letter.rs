@@ -1,5 +1,8 @@
 //! `rephase dead-letter`: messages that no consumer could handle.
 
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -15,6 +18,10 @@ const MAX_DECISIONS: usize = 200;
 
 /// The most letters that are found for one decision.
 const MAX_FOUND: usize = 10_000;
+
+/// How long a letter that was redriven is looked after, and how often.
+const MOMENT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Arguments of `dead-letter`.
 #[derive(Debug, Args)]
@@ -36,7 +43,8 @@ enum DeadLetterCommand {
         #[arg(value_name = "LETTER")]
         letter: String,
     },
-    /// Send them on their way again, as the same messages to the same consumers.
+    /// Send them on their way again, as the same messages to the same consumers. Exits with 1 where one is refused again
+    /// within a second.
     Redrive(Decided),
     /// Close them.
     Discard(Decided),
@@ -81,6 +89,7 @@ pub(super) async fn run(arguments: DeadLetterArguments) -> Result<(), Failure> {
 
 async fn list_letters(session: &Session, arguments: &ListArguments) -> Result<(), Failure> {
     let output = &session.output;
+    let is_filtered = arguments.state.is_some() || arguments.topic.is_some();
     let query = [("state", &arguments.state), ("topic", &arguments.topic)];
     let query = query.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name, value))).collect();
     let mut table = Table::new(&["LETTER", "STATE", "TOPIC", "LAST", "ERROR"]);
@@ -99,10 +108,10 @@ async fn list_letters(session: &Session, arguments: &ListArguments) -> Result<()
         !output.is_closed()
     });
     let has_more = has_more.await?;
-    if !table.is_empty() {
+    if table.is_empty() {
+        remark(output.is_json, if is_filtered { "no dead letter fits" } else { "there are no dead letters" });
+    } else {
         output.table(table);
-    } else if !output.is_json {
-        remark(output.is_json, "there is no such dead letter");
     }
     if has_more {
         remark(output.is_json, &format!("there are more than {}; --limit NUMBER shows them", arguments.limit));
@@ -113,7 +122,7 @@ async fn list_letters(session: &Session, arguments: &ListArguments) -> Result<()
 async fn show(session: &Session, letter: &str) -> Result<(), Failure> {
     let id = DEAD_LETTER.resolve(&session.client, letter).await?;
     let letter = session.client.get(&format!("/internal/v1/dead-letters/{id}"), &[("history", Value::is_array)]).await;
-    let letter = letter.map_err(|failure| DEAD_LETTER.missing(failure))?;
+    let letter = letter.map_err(|failure| DEAD_LETTER.missing(&session.client, failure))?;
     let output = &session.output;
     if output.is_json {
         output.json(&letter);
@@ -149,8 +158,7 @@ async fn show(session: &Session, letter: &str) -> Result<(), Failure> {
 
 async fn decide(session: &Session, decided: &Decided, decision: &str) -> Result<(), Failure> {
     let ids = letters(session, decided).await?;
-    let output = &session.output;
-    let mut table = Table::new(&["LETTER", "STATE", "WHY NOT"]);
+    let mut results = Vec::new();
     let (mut done, mut closed, mut missing) = (0, 0, 0);
     for ids in ids.chunks(MAX_DECISIONS) {
         let path = format!("/internal/v1/dead-letters/{decision}");
@@ -161,18 +169,16 @@ async fn decide(session: &Session, decided: &Decided, decision: &str) -> Result<
                 (_, Value::Null) => missing += 1,
                 _ => closed += 1,
             }
-            if output.is_json {
-                output.json(result);
-            } else {
-                let why = result["error"].as_str().unwrap_or_default();
-                table.row([cell(text(&result["id"])), status(&text(&result["state"])), toned(Tone::Bad, why)]);
-            }
+            results.push(result.clone());
         }
     }
-    if !table.is_empty() {
-        output.table(table);
-    } else if !output.is_json {
-        remark(output.is_json, "there is no such dead letter");
+    let came_back = if decision == "redrive" { came_back(session, &mut results).await? } else { 0 };
+    show_results(session, &results);
+    if closed + missing == 0 && came_back > 0 {
+        let message =
+            format!("{came_back} of {done} came back at once: refused again for the same, or another, reason");
+        let hint = format!("mend the cause first: {}", session.command("dead-letter show LETTER"));
+        return Err(Failure::failed(message).hint(hint));
     }
     if closed + missing == 0 {
         return Ok(());
@@ -180,6 +186,48 @@ async fn decide(session: &Session, decided: &Decided, decision: &str) -> Result<
     let exit = if missing > 0 { Exit::NotFound } else { Exit::Refused };
     let message = format!("{done} decided; {closed} are not open, {missing} are not there");
     Err(Failure::new(exit, message).hint(session.command("dead-letter list --state open")))
+}
+
+fn show_results(session: &Session, results: &[Value]) {
+    let output = &session.output;
+    let mut table = Table::new(&["LETTER", "STATE", "WHY"]);
+    for result in results {
+        if output.is_json {
+            output.json(result);
+        } else {
+            let why = result["error"].as_str().unwrap_or_default();
+            table.row([cell(text(&result["id"])), status(&text(&result["state"])), toned(Tone::Bad, why)]);
+        }
+    }
+    if !table.is_empty() {
+        output.table(table);
+    } else if results.is_empty() {
+        remark(output.is_json, "no dead letter is open");
+    }
+}
+
+/// Marks those of the redriven letters that their consumer has refused again within a moment, and says how many. Letters
+/// have no sign for that they were taken, so nothing is waited for but that moment.
+async fn came_back(session: &Session, results: &mut [Value]) -> Result<usize, Failure> {
+    let is_on_its_way = |result: &Value| result["error"].is_null() && result["state"] == "redriven";
+    let (began, mut count) = (Instant::now(), 0);
+    while began.elapsed() < MOMENT && results.iter().any(is_on_its_way) {
+        tokio::time::sleep(PAUSE).await;
+        let mut open = HashMap::new();
+        let query = vec![("state", "open".to_owned())];
+        pages(&session.client, &DEAD_LETTER, query, MAX_FOUND, |letter| {
+            open.extend(letter["id"].as_str().map(|id| (id.to_owned(), letter["error"].clone())));
+            true
+        })
+        .await?;
+        for result in results.iter_mut().filter(|result| is_on_its_way(result)) {
+            let Some(error) = result["id"].as_str().and_then(|id| open.remove(id)) else { continue };
+            result["state"] = "open".into();
+            result["error"] = format!("it came back: {}", text(&error)).into();
+            count += 1;
+        }
+    }
+    Ok(count)
 }
 
 async fn letters(session: &Session, decided: &Decided) -> Result<Vec<String>, Failure> {

@@ -22,6 +22,18 @@ pub(super) enum Exit {
     Unreachable = 6,
 }
 
+/// What the options and files of `serve` say is wrong, and will be wrong the next time: it ends as wrong usage does.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub(super) struct Misconfigured(pub(super) anyhow::Error);
+
+/// Which code the program ends with, where a command only says why.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_configuration = error.is::<Misconfigured>() || error.is::<crate::config::Error>();
+    ExitCode::from(if is_configuration { Exit::Usage } else { Exit::Failed } as u8)
+}
+
 /// Those numbers, for people.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
@@ -101,6 +113,13 @@ impl Failure {
         if self.is(exit) { self.hint(hint) } else { self }
     }
 
+    /// In the words of the command line, where the server names members of a body.
+    #[must_use]
+    pub(super) fn in_options(mut self) -> Self {
+        self.message = in_options(&self.message);
+        self
+    }
+
     pub(super) fn is(&self, exit: Exit) -> bool {
         self.exit == exit
     }
@@ -128,6 +147,12 @@ impl Failure {
         }
         object
     }
+}
+
+/// What the server says of the members of a body, said of the options that become these.
+pub(super) fn in_options(said: &str) -> String {
+    let options = [("\"force\": true", "--force"), ("essay_ids", "--essay"), ("only_failed", "--only-failed")];
+    options.into_iter().fold(said.to_owned(), |said, (member, option)| said.replace(member, option))
 }
 
 impl fmt::Display for Failure {

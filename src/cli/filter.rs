@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::clock::Clock;
 use crate::contract::{BatchClientStatus, CourseCode, ErrorCode, PipelineExecutionStatus};
 use crate::domain::Phase;
+use crate::likeness::{did_you_mean, nearest_name};
 
 /// The names of the phases. Case does not matter.
 pub(super) fn phase() -> impl TypedValueParser<Value = String> {
@@ -27,9 +28,16 @@ fn phase_status() -> PossibleValuesParser {
     PossibleValuesParser::new(PipelineExecutionStatus::ALL.iter().map(|status| status.as_str()))
 }
 
+/// The error codes of phases.
+pub(super) fn error_codes() -> Vec<&'static str> {
+    ErrorCode::ALL.iter().map(|code| code.as_str()).collect()
+}
+
 fn error_code(text: &str) -> Result<String, String> {
-    let code =
-        text.parse::<ErrorCode>().map_err(|_| "not an error code of a phase, as NLP_SERVICE_ERROR or TIMEOUT")?;
+    let code = text.parse::<ErrorCode>().map_err(|_| {
+        let question = did_you_mean(nearest_name(text, &error_codes()));
+        format!("not an error code of a phase, as NLP_SERVICE_ERROR or TIMEOUT{question}")
+    })?;
     Ok(code.as_str().to_owned())
 }
 

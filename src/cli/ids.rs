@@ -30,7 +30,7 @@ pub(super) struct Kind {
     /// What a page of the listing has.
     page: Members,
     id: &'static str,
-    /// The command that lists them.
+    /// The arguments of the command that lists them.
     listed_by: &'static str,
 }
 
@@ -40,7 +40,7 @@ pub(super) const BATCH: Kind = Kind {
     members: "batches",
     page: &[("batches", Value::is_array)],
     id: "batch_id",
-    listed_by: "rephase batch list",
+    listed_by: "batch list",
 };
 
 pub(super) const RETRY_JOB: Kind = Kind {
@@ -49,7 +49,7 @@ pub(super) const RETRY_JOB: Kind = Kind {
     members: "jobs",
     page: &[("jobs", Value::is_array)],
     id: "job_id",
-    listed_by: "rephase retry-job list",
+    listed_by: "retry-job list",
 };
 
 pub(super) const DEAD_LETTER: Kind = Kind {
@@ -58,7 +58,7 @@ pub(super) const DEAD_LETTER: Kind = Kind {
     members: "dead_letters",
     page: &[("dead_letters", Value::is_array)],
     id: "id",
-    listed_by: "rephase dead-letter list",
+    listed_by: "dead-letter list",
 };
 
 impl Kind {
@@ -69,9 +69,9 @@ impl Kind {
             return Ok(id.to_string());
         }
         let is_beginning = text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        let listed = client.command(self.listed_by);
         if !is_beginning || text.len() < MIN_CHARS {
-            let hint =
-                format!("an id, or at least {MIN_CHARS} characters of its beginning; `{}` shows them", self.listed_by);
+            let hint = format!("an id, or at least {MIN_CHARS} characters of its beginning; `{listed}` shows them");
             return Err(Failure::usage(format!("'{text}' is not the id of a {}", self.name)).hint(hint));
         }
         let mut found = self.find(client, &text).await?;
@@ -79,7 +79,7 @@ impl Kind {
             1 => Ok(found.remove(0)),
             0 => {
                 let failure = Failure::new(Exit::NotFound, format!("no {} listed begins with '{text}'", self.name));
-                Err(failure.hint(format!("`{}` shows what there is", self.listed_by)))
+                Err(failure.hint(format!("`{listed}` shows what there is")))
             }
             count => {
                 found.truncate(MAX_NAMED);
@@ -108,8 +108,8 @@ impl Kind {
     }
 
     /// What to say where there is no such thing.
-    pub(super) fn missing(&self, failure: Failure) -> Failure {
-        failure.hint_where(Exit::NotFound, format!("`{}` shows what there is", self.listed_by))
+    pub(super) fn missing(&self, client: &Client, failure: Failure) -> Failure {
+        failure.hint_where(Exit::NotFound, format!("`{}` shows what there is", client.command(self.listed_by)))
     }
 }
 

@@ -35,6 +35,7 @@ use std::process::ExitCode;
 
 pub use args::{Arguments, Command};
 pub use config::parse;
+pub use failure::exit_code;
 pub use log::{LogArguments, SERVE_LEVEL};
 use output::conclude;
 pub use signals::Signals;
@@ -48,7 +49,7 @@ fn keep_private() {
 /// Runs what the arguments say. A server is ended by `signals`, where they wait already.
 ///
 /// # Errors
-/// What a person should read on standard error before the program ends with 1.
+/// What a person should read on standard error before the program ends with [`exit_code`] of it.
 pub async fn run(arguments: Arguments, signals: Option<Signals>) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings;
     if !matches!(arguments.command, Command::Man(_)) {

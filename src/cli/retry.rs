@@ -11,7 +11,8 @@ use super::filter::phase;
 use super::ids::BATCH;
 use super::output::Tone;
 use super::values::{list, text, words};
-use super::watch::{Shows, WaitArguments, until_rest};
+use super::watch::{Shows, WaitArguments, until_rest_of};
+use crate::domain::Phase;
 
 /// What the answer to a retry has, and a preview of one.
 pub(super) const RETRIED: Members = &[("phase", Value::is_string), ("attempt", Value::is_number)];
@@ -78,7 +79,8 @@ pub(super) async fn run(arguments: RetryArguments) -> Result<(), Failure> {
     let batch = BATCH.resolve(&session.client, &arguments.batch).await?;
     let answer = session.client.post(&format!("/v1/batches/{batch}/retry-phase"), &arguments.body(), RETRIED).await;
     let answer = answer.map_err(|failure| {
-        let wants_force = failure.is(Exit::Refused) && failure.to_string().contains("\"force\"");
+        let failure = failure.in_options();
+        let wants_force = failure.is(Exit::Refused) && failure.to_string().contains("--force");
         let failure = if wants_force { failure.hint("--force runs it again all the same") } else { failure };
         look(&session, &batch, failure)
     })?;
@@ -88,7 +90,10 @@ pub(super) async fn run(arguments: RetryArguments) -> Result<(), Failure> {
         tell(&session, &answer, arguments.dry_run);
     }
     if arguments.wait.is_wanted() {
-        let status = until_rest(&session, &batch, Shows::MovesForPeople, arguments.wait.limit()).await?;
+        // Others of its phases came out before, and would look as if they just had.
+        let about: Vec<Phase> = concerned(&answer).filter_map(|phase| phase.parse().ok()).collect();
+        let limit = arguments.wait.limit();
+        let status = until_rest_of(&session, &batch, Shows::MovesForPeople, limit, &about).await?;
         if session.output.is_json {
             session.output.json(&status);
         }
@@ -112,13 +117,17 @@ fn tell(session: &Session, answer: &Value, is_preview: bool) {
     }
 }
 
+/// The phases that run because of a retry: its own, and those that go on or run again after it.
+fn concerned(answer: &Value) -> impl Iterator<Item = String> {
+    let others = ["goes_on", "runs_again"].into_iter().flat_map(|member| list(&answer[member]).iter().map(text));
+    std::iter::once(text(&answer["phase"])).chain(others)
+}
+
 /// A retry went well where its phase has completed, and so has every phase that went on because of it. Other phases of
 /// the batch may have failed before.
 fn verdict(session: &Session, batch: &str, answer: &Value, status: &Value) -> Result<(), Failure> {
-    let own = std::iter::once(text(&answer["phase"]));
-    let others = ["goes_on", "runs_again"].into_iter().flat_map(|member| list(&answer[member]).iter().map(text));
     let state = |phase: &String| text(&status["pipeline_state"][phase]["status"]);
-    let ended = own.chain(others).map(|phase| (state(&phase), phase));
+    let ended = concerned(answer).map(|phase| (state(&phase), phase));
     let mut short = ended.filter(|(state, _)| state != "completed_successfully");
     let Some((state, phase)) = short.next() else { return Ok(()) };
     let info = &status["pipeline_state"][&phase]["error_info"];

@@ -146,7 +146,7 @@ async fn create(session: &Session, arguments: &CreateArguments) -> Result<(), Fa
         preview(session, &answer);
     } else {
         let job = text(&answer["job_id"]);
-        output.line(&format!("retry job {job}: {} batches", text(&answer["total"])));
+        output.line(&format!("retry job {job}: {}", batches(&answer["total"])));
         if !arguments.wait {
             remark(output.is_json, &session.command(&format!("retry-job watch {job}")));
         }
@@ -154,10 +154,15 @@ async fn create(session: &Session, arguments: &CreateArguments) -> Result<(), Fa
     if arguments.wait { watch(session, &text(&answer["job_id"])).await } else { Ok(()) }
 }
 
+fn batches(count: &Value) -> String {
+    let count = text(count);
+    if count == "1" { "1 batch".to_owned() } else { format!("{count} batches") }
+}
+
 fn preview(session: &Session, answer: &Value) {
     let output = &session.output;
-    let (would, total) = (text(&answer["would_be_retried"]), text(&answer["total"]));
-    output.marked(Tone::Moving, "would be:", &format!("{would} of {total} batches retried"));
+    let (would, total) = (text(&answer["would_be_retried"]), batches(&answer["total"]));
+    output.marked(Tone::Moving, "would be:", &format!("{would} of {total} retried"));
     for refused in list(&answer["would_be_refused"]) {
         let (count, error) = (text(&refused["count"]), text(&refused["error"]));
         output.marked(Tone::Bad, &format!("  {count} refused:"), &error);
@@ -208,7 +213,8 @@ async fn list_jobs(session: &Session, limit: usize) -> Result<(), Failure> {
 /// The job with all of its batches.
 async fn whole(session: &Session, job: &str) -> Result<Value, Failure> {
     let path = format!("/v1/retry-jobs/{job}");
-    let mut whole = session.client.get(&path, JOB).await.map_err(|failure| RETRY_JOB.missing(failure))?;
+    let mut whole =
+        session.client.get(&path, JOB).await.map_err(|failure| RETRY_JOB.missing(&session.client, failure))?;
     for _ in 0..MAX_PAGES {
         let Some(from) = whole["next_from"].as_u64() else { break };
         let mut page = session.client.query(&path, &[("from", from.to_string())], JOB).await?;
@@ -271,7 +277,7 @@ async fn watch(session: &Session, job: &str) -> Result<(), Failure> {
     last = Value::Null;
     loop {
         let asked = session.client.query(&path, &[("limit", "1".to_owned())], JOB).await;
-        state = asked.map_err(|failure| RETRY_JOB.missing(failure))?;
+        state = asked.map_err(|failure| RETRY_JOB.missing(&session.client, failure))?;
         // The one batch says nothing about the job.
         if let Some(members) = state.as_object_mut() {
             members.remove("batches");
@@ -306,7 +312,7 @@ async fn watch(session: &Session, job: &str) -> Result<(), Failure> {
 async fn stop(session: &Session, job: &str) -> Result<(), Failure> {
     let job = RETRY_JOB.resolve(&session.client, job).await?;
     let answer = session.client.delete(&format!("/v1/retry-jobs/{job}"), &[("status", Value::is_string)]).await;
-    let answer = answer.map_err(|failure| RETRY_JOB.missing(failure))?;
+    let answer = answer.map_err(|failure| RETRY_JOB.missing(&session.client, failure))?;
     if session.output.is_json {
         session.output.json(&answer);
     } else {

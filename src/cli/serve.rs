@@ -4,15 +4,19 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::ServeArguments;
+use super::failure::Misconfigured;
+use super::filter::error_codes;
 use super::ready::{ReadyFile, end_of_input};
 use super::signals::Signals;
 use crate::app::{App, DataDirectory, Options};
 use crate::clock::{Clock, ManualClock};
 use crate::config::{Settings, Source};
+use crate::contract::ErrorCode;
 use crate::domain::{Balances, Rules};
+use crate::likeness::{did_you_mean, nearest_name};
 use crate::worker::{self, Faults};
 
 /// How many pipelines the gateway of the full stack lets one user request in a minute (contract, HTTP).
@@ -44,7 +48,27 @@ fn read_credits(path: &Path) -> anyhow::Result<Balances> {
 }
 
 fn read_faults(path: &Path) -> anyhow::Result<Faults> {
-    read(path, ("fault rules", MAX_FAULTS_BYTES), |json| Ok(Faults::parse(json)?))
+    read(path, ("fault rules", MAX_FAULTS_BYTES), |json| {
+        known_codes(json)?;
+        Ok(Faults::parse(json)?)
+    })
+}
+
+/// Refuses rules with an error code that there is not, and names the nearest. Whatever else is wrong with them is said by
+/// whoever reads them.
+fn known_codes(json: &str) -> anyhow::Result<()> {
+    let rules: Vec<Value> = serde_json::from_str(json).unwrap_or_default();
+    for (number, rule) in (1..).zip(rules) {
+        let code = rule["error_code"].as_str().unwrap_or(ErrorCode::Timeout.as_str());
+        if code.parse::<ErrorCode>().is_err() {
+            let question = did_you_mean(nearest_name(code, &error_codes()));
+            anyhow::bail!(
+                "fault rule {number}: there is no error_code '{code}' (README lists the usual ones, /openapi.json \
+                 all){question}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What the arguments say, where they can be followed.
@@ -130,7 +154,7 @@ pub(super) async fn run(
     for slip in super::config::slips() {
         tracing::warn!("{slip}");
     }
-    let options = options(arguments, settings)?;
+    let options = options(arguments, settings).map_err(Misconfigured)?;
     let end_of_input = if arguments.end_with_stdin { Some(end_of_input()?) } else { None };
     let app = if arguments.test_api {
         App::start_for_tests(options, ManualClock::following()).await?

@@ -7,6 +7,7 @@ use anstyle::Style;
 use serde_json::{Value, json};
 
 use super::output::{Tone, plain};
+use super::values::counted;
 
 /// What kind of line it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +59,13 @@ pub(super) fn phase_move(status: &str, counts: &Value) -> (Mark, String) {
         "dispatch_initiated" | "in_progress" => Mark::Moving,
         _ => Mark::Note,
     };
-    let of_total = |part: &Value| format!("{part} of {} essays", counts["total"]);
+    let of_total = |part: &Value| format!("{part} of {}", counted(&counts["total"], "essay"));
     let text = match status {
         "completed_successfully" | "completed_with_partial_success" => {
             format!("{status}, {}", of_total(&counts["successful"]))
         }
         "failed" => format!("{status}, {}", of_total(&counts["failed"])),
-        "in_progress" => format!("{status}, {} essays", counts["total"]),
+        "in_progress" => format!("{status}, {}", counted(&counts["total"], "essay")),
         _ => status.to_owned(),
     };
     (mark, text)

@@ -70,7 +70,13 @@ pub(super) fn run(arguments: &TokenArguments) -> Result<(), Failure> {
         return Err(Failure::usage(format!("{} is empty, and anybody could sign with that", path.display())));
     }
     if secret.len() < GOOD_SECRET_BYTES {
-        remark(arguments.json, &format!("the secret has less than {GOOD_SECRET_BYTES} bytes and can be guessed"));
+        let size = secret.len();
+        remark(
+            arguments.json,
+            &format!("warning: the secret has {size} bytes, and one of less than {GOOD_SECRET_BYTES}"),
+        );
+        remark(arguments.json, "         can be found from a single token by trying: whoever has it is every user.");
+        remark(arguments.json, "         A good one: head -c 32 /dev/urandom | base64 > FILE");
     }
     let now = Clock::system().now().to_timestamp();
     let expires = now.checked_add(SignedDuration::from_secs(arguments.expires_in));

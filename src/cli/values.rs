@@ -1,5 +1,7 @@
 //! How values of the server's answers look to people.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -12,6 +14,13 @@ pub(super) fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// So many of something, whose name has an s where there are several.
+pub(super) fn counted(count: impl fmt::Display, name: &str) -> String {
+    let count = count.to_string();
+    let ending = if count == "1" { "" } else { "s" };
+    format!("{count} {name}{ending}")
 }
 
 /// A list of words.

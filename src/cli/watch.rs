@@ -28,9 +28,11 @@ pub(super) const STATUS: Members = &[("status", Value::is_string), ("pipeline_st
 /// Whether to wait.
 #[derive(Debug, Args)]
 pub struct WaitArguments {
-    /// Wait until the batch is at rest, for so many seconds at the most, and end by how that went.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
-    wait: Option<u64>,
+    /// Wait until the batch is at rest, for so many seconds at the most where that is said, and end by how that went.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    #[expect(clippy::option_option, reason = "a flag that may have a value")]
+    wait: Option<Option<u64>>,
 }
 
 impl WaitArguments {
@@ -40,7 +42,7 @@ impl WaitArguments {
 
     /// For how long, where there is an end to it.
     pub(super) fn limit(&self) -> Option<Duration> {
-        self.wait.filter(|seconds| *seconds > 0).map(Duration::from_secs)
+        self.wait.flatten().map(Duration::from_secs)
     }
 }
 
@@ -60,13 +62,25 @@ pub(super) async fn until_rest(
     shows: Shows,
     limit: Option<Duration>,
 ) -> Result<Value, Failure> {
-    let mut watcher = Watcher { session, shows, bars: Bars::new(), phases: Default::default(), last: Value::Null };
+    until_rest_of(session, batch, shows, limit, &Phase::ALL).await
+}
+
+/// The same, and shows no phase but these.
+pub(super) async fn until_rest_of(
+    session: &Session,
+    batch: &str,
+    shows: Shows,
+    limit: Option<Duration>,
+    about: &[Phase],
+) -> Result<Value, Failure> {
+    let (bars, phases) = (Bars::new(), Default::default());
+    let mut watcher = Watcher { session, shows, about, bars, phases, last: Value::Null };
     let (began, mut wait_ms) = (Instant::now(), 0);
     let path = format!("/v1/batches/{batch}/status");
     loop {
         let asked = Instant::now();
         let status = session.client.query(&path, &[("wait_ms", wait_ms.to_string())], STATUS).await;
-        let status = status.map_err(|failure| BATCH.missing(failure))?;
+        let status = status.map_err(|failure| BATCH.missing(&session.client, failure))?;
         watcher.show(&status);
         if status["status"] != "processing" || session.output.is_closed() {
             return Ok(status);
@@ -96,6 +110,7 @@ pub(super) fn verdict(session: &Session, batch: &str, status: &Value) -> Result<
 struct Watcher<'a> {
     session: &'a Session,
     shows: Shows,
+    about: &'a [Phase],
     bars: Bars,
     /// The status of each phase that was shown last, and its bar.
     phases: [Option<(String, ProgressBar)>; 4],
@@ -104,7 +119,7 @@ struct Watcher<'a> {
 
 impl Watcher<'_> {
     fn show(&mut self, status: &Value) {
-        for phase in Phase::ALL {
+        for phase in self.about.iter().copied() {
             let detail = &status["pipeline_state"][phase.name().as_str()];
             if detail.is_object() {
                 let expected = status["batch_context"]["expected_essay_count"].as_u64().unwrap_or(0);

@@ -6,6 +6,7 @@ use clap::builder::Resettable;
 use clap::{Arg, Command};
 
 use super::{COMMANDS, PREFIX, options};
+use crate::likeness::nearest;
 
 /// The variable of an option.
 pub(super) fn variable(long: &str) -> String {
@@ -52,22 +53,4 @@ pub fn fault_of_variable(command: &Command, error: &clap::Error) -> Option<Strin
     let longest = options(command, chosen).filter(at_fault).max_by_key(|arg| arg.get_long().map(str::len));
     let variable = longest.and_then(Arg::get_env).map(|name| format!("{}: ", name.to_string_lossy()));
     Some(format!("{}{reason}", variable.unwrap_or_default()))
-}
-
-/// From how alike on two names are near. With less, nearly every name of a few letters is near to some other.
-const NEAR: f64 = 0.5;
-
-/// The name that is most like `name`, where one is near.
-#[must_use]
-pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&name, &known.to_lowercase());
-    let alike = known.map(|known| (likeness(known), known)).filter(|(likeness, _)| *likeness >= NEAR);
-    alike.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, known)| known)
-}
-
-/// The question that goes with it, or nothing.
-#[must_use]
-pub fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    nearest(name, known).map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default()
 }

@@ -12,8 +12,8 @@ use clap::{Arg, ArgAction, Command};
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::environment::did_you_mean;
 use super::{Error, FILE, options};
+use crate::likeness::{did_you_mean, nearest};
 
 /// The largest file, in bytes.
 const MAX_BYTES: u64 = 1_024 * 1_024;
@@ -73,7 +73,7 @@ fn entry(
     // The command that shows the options has one of its own, which is none of them.
     let known = || options(command, chosen).filter(|arg| arg.get_env().is_some());
     let Some(arg) = known().find(|arg| arg.get_long() == Some(&long)) else {
-        let question = did_you_mean(&long, known().filter_map(Arg::get_long).filter(|name| *name != FILE));
+        let question = did_you_mean(nearest(&long, known().filter_map(Arg::get_long).filter(|name| *name != FILE)));
         return Err((line, format!("there is no option {name}{question}")));
     };
     let (places, values): (Vec<_>, Vec<_>) = values(arg, name, (line, line_of), value.get_ref())?.into_iter().unzip();
@@ -127,12 +127,11 @@ fn scalar(arg: &Arg, name: &str, value: &DeValue<'_>) -> Result<String, String> 
             decimal(number).ok_or_else(|| format!("{name} is a number that is too large"))
         }
         (Wanted::Text, DeValue::String(text)) => Ok(text.to_string()),
-        // A time is a number to the program, and has a unit here.
-        (Wanted::Number, DeValue::String(text)) if text.parse::<i128>().is_err() => Ok(text.to_string()),
         (wanted, value) => {
             let wanted = match wanted {
                 Wanted::Boolean => "true or false",
                 Wanted::Number => "an integer",
+                Wanted::Text if is_time(arg) => "a string with its unit, as \"90d\" or \"12h\"",
                 Wanted::Text => "a string",
             };
             let article = if matches!(value, DeValue::Integer(_) | DeValue::Array(_)) { "an" } else { "a" };
@@ -145,6 +144,10 @@ fn scalar(arg: &Arg, name: &str, value: &DeValue<'_>) -> Result<String, String> 
 fn is_number(arg: &Arg) -> bool {
     let is_range = arg.get_value_parser().type_id() == TypeId::of::<RangeInclusive<u64>>();
     wanted(arg) == Wanted::Number || is_range || is_by_phase(arg)
+}
+
+fn is_time(arg: &Arg) -> bool {
+    arg.get_value_names().is_some_and(|names| names[0] == "TIME")
 }
 
 fn decimal(number: &DeInteger<'_>) -> Option<String> {
@@ -163,6 +166,10 @@ pub(super) enum Wanted {
 pub(super) fn wanted(arg: &Arg) -> Wanted {
     if matches!(arg.get_action(), ArgAction::SetTrue) {
         return Wanted::Boolean;
+    }
+    // To the program it is a number.
+    if is_time(arg) {
+        return Wanted::Text;
     }
     let numbers = [TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<u64>(), TypeId::of::<usize>()];
     let of = arg.get_value_parser().type_id();

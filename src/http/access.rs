@@ -56,6 +56,17 @@ impl Role {
             Self::Metrics => "metrics",
         }
     }
+
+    /// What it opens, for people.
+    #[must_use]
+    pub const fn routes(self) -> &'static str {
+        match self {
+            Self::Operator => "/internal",
+            Self::Worker => "/v1/workers",
+            Self::Events => "/v1/events",
+            Self::Metrics => "/metrics",
+        }
+    }
 }
 
 /// The tokens of those who are no users. Where a role has none, and the operator neither, its routes are open, or closed
@@ -94,6 +105,12 @@ impl Bearers {
     fn opening(&self, role: Role) -> impl Iterator<Item = &Secret> {
         let operator = self.of[Role::Operator as usize].as_ref().filter(|_| role != Role::Operator);
         self.of[role as usize].iter().chain(operator)
+    }
+
+    /// Whether nobody can use the routes of `role`.
+    #[must_use]
+    pub fn is_shut(&self, role: Role) -> bool {
+        self.is_closed && self.opening(role).next().is_none()
     }
 
     /// Whether everybody may use the routes of `role`.

@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::Gateway;
+use super::amiss::in_words;
 use super::body::Received;
 use super::browsers::{self, Browsers};
 pub(super) use super::identity::Identity;
@@ -232,6 +233,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         if reason.starts_with("missing field") {
             return Problem::missing_field(reason);
         }
+        let reason = in_words(&reason, "member");
         Problem::invalid(if field == "." { reason } else { format!("{field}: {reason}") })
     })?;
     json.end().map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))?;

@@ -1,8 +1,7 @@
 //! Credits: what a pipeline would cost, and balances for whoever runs the server.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -11,10 +10,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::amiss::Asked;
 use super::batches::batch_id;
 use super::context::{Body, CorrelationId, page_size, respond};
 use super::limit::Exceeded;
-use super::listing::reason;
 use super::{Gateway, Problem};
 use crate::contract::requests::ClientId;
 use crate::domain::{Account, Balance, BatchId, Input, MAX_CREDITS, Phase, Rejected};
@@ -115,10 +114,10 @@ pub(super) struct BalancesQuery {
 
 pub(super) async fn list(
     State(gateway): State<Gateway>,
-    query: Result<Query<BalancesQuery>, QueryRejection>,
+    query: Result<Asked<BalancesQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
-    let Query(query) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
+    let Asked(query) = query?;
     let limit = page_size(query.limit, DEFAULT_PAGE)?;
     let after = |cursor: String| cursor.split_once('/').and_then(|(kind, id)| account(kind, id).ok());
     let after = query

@@ -1,8 +1,7 @@
 //! Dead letters, for whoever runs the server.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -10,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::amiss::Asked;
 use super::context::{Body, Identity, MAX_PAGE, Named, page_size, respond};
-use super::listing::reason;
 use super::{Gateway, Problem};
 use crate::contract::Topic;
 use crate::contract::requests::ClientId;
@@ -58,10 +57,10 @@ pub(super) struct LettersQuery {
 
 pub(super) async fn list(
     State(gateway): State<Gateway>,
-    query: Result<Query<LettersQuery>, QueryRejection>,
+    query: Result<Asked<LettersQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
-    let Query(query) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
+    let Asked(query) = query?;
     let limit = page_size(query.limit, DEFAULT_PAGE)?;
     let after = query.cursor.map(|cursor| cursor.parse::<LetterId>()).transpose();
     let after = after.map_err(|_| Problem::invalid("cursor is not one that this server gave"))?;

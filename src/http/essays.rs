@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::amiss::Asked;
 use super::batches::batch_id;
 use super::context::{Identity, MAX_PAGE, etag, page_size};
-use super::listing::reason;
 use super::{Gateway, Problem};
 use crate::domain::{Batch, EssayResult, Phase, PhaseRecord, Rejected, Slot};
 use crate::engine::Reader;
@@ -34,11 +33,11 @@ pub(super) async fn list(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
     identity: Identity,
-    query: Result<Query<EssaysQuery>, QueryRejection>,
+    query: Result<Asked<EssaysQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(None)?;
-    let Query(EssaysQuery { from, limit }) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
+    let Asked(EssaysQuery { from, limit }) = query?;
     let limit = page_size(limit, MAX_PAGE)?;
     let read = move |reader: Reader<'_>| {
         let batch = reader.batch().ok_or(Rejected::NoSuchBatch)?;

@@ -1,14 +1,14 @@
 //! The listing of a user's batches.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::amiss::Asked;
 use super::context::{Identity, MAX_PAGE, page_size};
 use super::openapi::schemas::Time;
 use super::{Gateway, Problem};
@@ -90,11 +90,11 @@ pub(super) struct ListQuery {
 pub(super) async fn list(
     State(gateway): State<Gateway>,
     identity: Identity,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    query: Result<Asked<ListQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let owner = identity.user(None)?;
-    let Query(query) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
+    let Asked(query) = query?;
     let limit = page_size(query.limit, DEFAULT_PAGE)?;
     let after = query.cursor.as_deref().map(place_of).transpose()?;
     let ListQuery { status, phase, phase_status, error_code, since, until, stuck, .. } = query;
@@ -102,12 +102,6 @@ pub(super) async fn list(
     let page = engine.list(owner, filter, after, limit).await?;
     let batches: Vec<_> = page.batches.iter().map(|batch| summary(batch, page.now)).collect();
     Ok(Json(json!({ "batches": batches, "next_cursor": page.next.map(cursor_of) })).into_response())
-}
-
-/// What is wrong with a query, without what the library says before it.
-pub(super) fn reason(rejection: &QueryRejection) -> String {
-    let text = rejection.body_text();
-    text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason).to_owned()
 }
 
 /// A place of the listing, for a client to hand back.

@@ -5,6 +5,7 @@
 //! id; every answer carries `X-Correlation-ID`.
 
 mod access;
+mod amiss;
 mod backup;
 mod batches;
 mod body;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::amiss::Asked;
 use super::batches::batch_id;
 use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size};
 use super::openapi::schemas::one_scope;
 use super::{Gateway, Problem, credits};
-use crate::contract::{PhaseName, Text};
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
+use crate::contract::{BatchClientStatus, PhaseName, PipelineExecutionStatus, Text};
 use crate::domain::step::{RetryRequest, Selection};
 use crate::domain::view::AttemptView;
 use crate::domain::{AttemptOutcome, Batch, BatchId, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
@@ -69,13 +70,25 @@ pub(super) async fn request_pipeline(
     change(engine, batch, submission, named, move |batch| {
         let body = json!({
             "status": "accepted",
-            "message": message,
+            "message": nothing_to_run(batch, phase).unwrap_or(message),
             "batch_id": batch.id.to_string(),
             "correlation_id": correlation_id,
         });
         answer(StatusCode::ACCEPTED, batch, &body)
     })
     .await
+}
+
+/// What there is to say where a pipeline was accepted and none of its phases is left to run.
+fn nothing_to_run(batch: &Batch, last: Phase) -> Option<String> {
+    let is_at_rest = batch.status.for_client() != BatchClientStatus::Processing;
+    let stands = batch.phase_state(last)?.status();
+    is_at_rest.then(|| match stands {
+        PipelineExecutionStatus::CompletedSuccessfully | PipelineExecutionStatus::CompletedWithPartialSuccess => {
+            format!("nothing to run: {last} is complete; only a retry with \"force\": true runs it again")
+        }
+        _ => format!("nothing to run: {last} is {stands}"),
+    })
 }
 
 pub(super) fn reason_or_default(reason: Option<RetryReason>) -> String {
@@ -250,11 +263,10 @@ pub(super) async fn attempts(
     State(gateway): State<Gateway>,
     Path((id, phase)): Path<(String, String)>,
     identity: Identity,
-    query: Result<Query<AttemptsQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Asked<AttemptsQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
-    let query = query.map_err(|_| Problem::invalid("from and limit are numbers"))?;
-    let Query(AttemptsQuery { from, limit }) = query;
+    let Asked(AttemptsQuery { from, limit }) = query?;
     let limit = page_size(limit, MAX_PAGE)?;
     let phase: Phase = phase.parse()?;
     identity.may_read(&gateway, batch_id(&id)?).await?;

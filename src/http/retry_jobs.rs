@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -13,8 +12,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::amiss::Asked;
 use super::context::{Body, CorrelationId, Identity, MAX_PAGE, page_size, respond};
-use super::listing::{FilterRequest, reason};
+use super::listing::FilterRequest;
 use super::phases::reason_or_default;
 use super::{Gateway, Problem};
 use crate::contract::Text;
@@ -105,11 +105,11 @@ pub(super) async fn read(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
     identity: Identity,
-    query: Result<Query<JobQuery>, QueryRejection>,
+    query: Result<Asked<JobQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(None)?;
-    let Query(JobQuery { from, limit }) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
+    let Asked(JobQuery { from, limit }) = query?;
     let progress = engine.retry_job(by, job_id(&id)?, from.unwrap_or(0), page_size(limit, MAX_PAGE)?).await?;
     let JobProgress { job, counts, members } = progress.ok_or_else(no_such_job)?;
     let mut body = job_view(&job);
@@ -133,11 +133,11 @@ pub(super) struct JobsQuery {
 pub(super) async fn list(
     State(gateway): State<Gateway>,
     identity: Identity,
-    query: Result<Query<JobsQuery>, QueryRejection>,
+    query: Result<Asked<JobsQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let by = identity.user(None)?;
-    let Query(JobsQuery { limit, cursor }) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
+    let Asked(JobsQuery { limit, cursor }) = query?;
     let limit = page_size(limit, MAX_PAGE)?;
     let before = cursor.map(|cursor| cursor.parse::<JobId>()).transpose();
     let before = before.map_err(|_| Problem::invalid("cursor is not one that this server gave"))?;

@@ -7,9 +7,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 pub use keys::KeyError;
 use keys::{Key, from_pem, from_set};
@@ -39,18 +41,6 @@ impl fmt::Debug for Tokens {
     }
 }
 
-/// What a token says.
-#[derive(Deserialize)]
-struct Claims {
-    sub: ClientId,
-    /// In seconds, perhaps with a fraction.
-    exp: f64,
-    #[serde(default)]
-    nbf: Option<f64>,
-    #[serde(default)]
-    org_id: Option<ClientId>,
-}
-
 /// Somebody who has shown who they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caller {
@@ -74,7 +64,8 @@ impl Tokens {
         Ok(Self::signed_with(vec![from_pem(pem)?]))
     }
 
-    /// Those that are signed with one of the keys of this set (RFC 7517), which a token names by its `kid`.
+    /// Those that are signed with one of the keys of this set (RFC 7517), which a token names by its `kid`; without one,
+    /// the only one of its algorithm.
     ///
     /// # Errors
     /// Where this is no set, or nothing in it is of use.
@@ -99,50 +90,80 @@ impl Tokens {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Problem::bad_token("the token is too long"));
         }
-        let unreadable = |error: jsonwebtoken::errors::Error| Problem::bad_token(reason(error.kind()));
-        let header = decode_header(token).map_err(unreadable)?;
+        let header = decode_header(token).map_err(|_| Problem::bad_token(why_unreadable(token)))?;
         if header.crit.is_some() {
             // Whoever does not know what is critical has to refuse it (RFC 7515, section 4.1.11).
             return Err(Problem::bad_token("the token has critical members that are not known here"));
         }
-        let key =
-            self.key(&header).ok_or_else(|| Problem::bad_token("no key that is known here has signed the token"))?;
-        let claims = decode::<Claims>(token, &key.value, &rules(key.algorithm)).map_err(unreadable)?.claims;
-        self.check_times(&claims, now)?;
-        let organisation = claims.org_id.map(ClientId::into_string);
-        Ok(Caller { user: claims.sub.into_string(), organisation })
+        let key = self.key(&header).map_err(Problem::bad_token)?;
+        let decoded = decode::<Map<String, Value>>(token, &key.value, &rules(key.algorithm));
+        let claims = decoded.map_err(|error| Problem::bad_token(reason(error.kind())))?.claims;
+        self.check_times(&claims, now).map_err(Problem::bad_token)?;
+        let user = named(&claims, "sub")?.ok_or_else(|| Problem::bad_token("the token has no sub"))?;
+        Ok(Caller { user, organisation: named(&claims, "org_id")? })
     }
 
     /// The key that has to have signed a token with this header. Which algorithm it is for, the key says; the header's
-    /// can only be that one.
-    fn key(&self, header: &Header) -> Option<&Key> {
+    /// can only be that one. Where the token names none (RFC 7515, section 4.1.4, leaves that to whoever signs), it is the
+    /// only one of its algorithm: which of several it would be is not found by trying.
+    fn key(&self, header: &Header) -> Result<&Key, String> {
         let of_algorithm = || self.keys.iter().filter(|key| key.algorithm == header.alg);
         let named = of_algorithm().find(|key| key.id.is_some() && key.id == header.kid);
         let mut others = of_algorithm().filter(|key| header.kid.is_none() || key.id.is_none());
-        named.or_else(|| others.next().filter(|_| others.next().is_none()))
+        let only = || others.next().filter(|_| others.next().is_none());
+        named.or_else(only).ok_or_else(|| {
+            let algorithm = header.alg;
+            match (of_algorithm().next(), &header.kid) {
+                (None, _) => format!("the token is signed with {algorithm:?}, and no key here is for that"),
+                (Some(_), None) => format!("the token names no key (kid), and here are several for {algorithm:?}"),
+                (Some(_), Some(_)) => "no key here has the name (kid) that the token says".to_owned(),
+            }
+        })
     }
 
-    fn check_times(&self, claims: &Claims, now: Millis) -> Result<(), Problem> {
-        let ends = millis(claims.exp).map(|ends| ends.0.saturating_add(self.leeway_ms));
-        if ends.is_none_or(|ends| ends <= now.0) {
-            return Err(Problem::bad_token("the token has expired"));
+    fn check_times(&self, claims: &Map<String, Value>, now: Millis) -> Result<(), String> {
+        let ends = time(claims, "exp")?.ok_or("the token has no exp")?;
+        if ends.0.saturating_add(self.leeway_ms) <= now.0 {
+            return Err("the token has expired".to_owned());
         }
         let latest = Millis(now.0.saturating_add(self.leeway_ms));
-        if claims.nbf.is_some_and(|from| millis(from).is_none_or(|from| from > latest)) {
-            return Err(Problem::bad_token("the token is not valid yet"));
+        if time(claims, "nbf")?.is_some_and(|from| from > latest) {
+            return Err("the token is not valid yet".to_owned());
         }
         Ok(())
     }
 }
 
-/// What is checked of a token beside its signature and its times: those are compared with the clock of the program.
+/// What the library checks of a token beside its signature. Its times are compared with the clock of the program, and who
+/// it is about is read here.
 fn rules(algorithm: Algorithm) -> Validation {
     let mut rules = Validation::new(algorithm);
     rules.set_audience(&[AUDIENCE]);
     rules.set_issuer(&[ISSUER]);
-    rules.set_required_spec_claims(&["exp", "sub", "aud", "iss"]);
+    rules.set_required_spec_claims(&["aud", "iss"]);
     rules.validate_exp = false;
     rules
+}
+
+/// A claim, where it says anything.
+fn claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    claims.get(name).filter(|value| !value.is_null())
+}
+
+/// Whom a claim names.
+fn named(claims: &Map<String, Value>, name: &str) -> Result<Option<String>, Problem> {
+    let Some(value) = claim(claims, name) else { return Ok(None) };
+    let wrong = |why: &str| Problem::bad_token(format!("{name} of the token {why}"));
+    let text = value.as_str().ok_or_else(|| wrong("is no text"))?;
+    let text = ClientId::new(text).map_err(|error| wrong(&error.to_string()))?;
+    Ok(Some(text.into_string()))
+}
+
+/// When a claim says, in seconds, perhaps with a fraction (RFC 7519, section 2).
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Millis>, String> {
+    let Some(value) = claim(claims, name) else { return Ok(None) };
+    let time = value.as_f64().and_then(millis);
+    time.map(Some).ok_or_else(|| format!("{name} of the token is no time in seconds since 1970"))
 }
 
 /// A time as tokens have it, in seconds.
@@ -151,13 +172,24 @@ fn millis(seconds: f64) -> Option<Millis> {
     Some(Millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)))
 }
 
+/// Why the head of a token cannot be read: mostly because of how it is signed.
+fn why_unreadable(token: &str) -> &'static str {
+    let head = token.split_once('.').and_then(|(head, _)| BASE64_URL_SAFE_NO_PAD.decode(head).ok());
+    let head = head.and_then(|head| serde_json::from_slice::<Value>(&head).ok());
+    match head {
+        Some(head) if head["alg"].is_string() => "the token is not signed with HS256, RS256 or ES256",
+        Some(head) if head.is_object() => "the head of the token does not say how it is signed (alg)",
+        Some(_) | None => "this is no JSON web token",
+    }
+}
+
 /// What is wrong with a token, as far as whoever sent it may know.
-fn reason(kind: &ErrorKind) -> &'static str {
+fn reason(kind: &ErrorKind) -> String {
     match kind {
-        ErrorKind::InvalidSignature => "the token's signature is not right",
-        ErrorKind::InvalidAudience => "the token is for somebody else",
-        ErrorKind::InvalidIssuer => "the token is from somebody else",
-        ErrorKind::MissingRequiredClaim(_) => "the token lacks one of exp, sub, aud, iss",
-        _ => "this is no token that can be read",
+        ErrorKind::InvalidSignature => "the token's signature is not right".to_owned(),
+        ErrorKind::InvalidAudience => format!("the token is for somebody else: aud is not {AUDIENCE}"),
+        ErrorKind::InvalidIssuer => format!("the token is from somebody else: iss is not {ISSUER}"),
+        ErrorKind::MissingRequiredClaim(name) => format!("the token has no {name}"),
+        _ => "the token's claims cannot be read".to_owned(),
     }
 }

@@ -27,6 +27,7 @@ pub(super) struct ListArguments {
 pub(super) async fn run(session: &Session, arguments: &ListArguments) -> Result<(), Failure> {
     let mut query = arguments.filter.members();
     query.extend(arguments.phase.clone().map(|phase| ("phase", phase)));
+    let is_filtered = !query.is_empty();
     let mut table = Table::new(&["BATCH", "STATUS", "ESSAYS", "REGISTERED", "PHASES"]);
     let output = &session.output;
     let has_more = pages(&session.client, &BATCH, query, arguments.limit, |batch| {
@@ -41,7 +42,9 @@ pub(super) async fn run(session: &Session, arguments: &ListArguments) -> Result<
     if !output.is_json && !table.is_empty() {
         output.table(table);
     } else if !output.is_json {
-        remark(output.is_json, "there is no such batch; `rephase batch submit` makes one");
+        let none = if is_filtered { "no batch fits" } else { "this user has no batches" };
+        let submit = session.command("batch submit DIRECTORY --course COURSE");
+        remark(output.is_json, &if is_filtered { none.to_owned() } else { format!("{none}; {submit}") });
     }
     if has_more {
         remark(output.is_json, &format!("there are more than {}; --limit NUMBER shows them", arguments.limit));

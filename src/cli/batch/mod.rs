@@ -8,9 +8,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::common::{Common, Session};
-use super::failure::{EXIT_CODES, Exit, Failure};
+use super::failure::{EXIT_CODES, Exit, Failure, in_options};
 use super::filter::phase;
 use super::ids::BATCH;
+use super::output::remark;
 use super::values::{text, words};
 use super::watch::{Shows, WaitArguments, until_rest, verdict};
 
@@ -114,7 +115,11 @@ async fn run_pipeline(session: &Session, arguments: &RunArguments) -> Result<(),
     if session.output.is_json {
         session.output.json(&answer);
     } else {
-        session.output.line(&text(&answer["message"]));
+        let message = in_options(&text(&answer["message"]));
+        session.output.line(&message);
+        if message.contains("--force") {
+            remark(false, &session.command(&format!("retry {batch} {} --force", arguments.pipeline)));
+        }
     }
     conclude(session, &batch, &arguments.wait).await
 }
@@ -129,7 +134,7 @@ async fn request_pipeline(session: &Session, batch: &str, pipeline: &str) -> Res
 /// Says what to look at where a batch does not allow what was asked for.
 pub(super) fn look(session: &Session, batch: &str, failure: Failure) -> Failure {
     let hint = session.command(&format!("batch show {batch}"));
-    BATCH.missing(failure).hint_where(Exit::Refused, format!("see where it stands: {hint}"))
+    BATCH.missing(&session.client, failure).hint_where(Exit::Refused, format!("see where it stands: {hint}"))
 }
 
 /// Waits for the batch where that is wanted, and ends by how it went.

@@ -7,7 +7,7 @@ use super::super::failure::Failure;
 use super::super::ids::BATCH;
 use super::super::output::{Table, Tone, cell, status, toned};
 use super::super::retry::RETRIED;
-use super::super::values::{NOTHING, list, text, time, took, words};
+use super::super::values::{NOTHING, counted, list, text, time, took, words};
 use super::super::watch::STATUS;
 use crate::domain::{Phase, needs_prompt};
 
@@ -27,7 +27,7 @@ struct Shown<'a> {
 pub(super) async fn run(session: &Session, batch: &str) -> Result<(), Failure> {
     let batch = BATCH.resolve(&session.client, batch).await?;
     let batch_status = session.client.get(&format!("/v1/batches/{batch}/status"), STATUS).await;
-    let batch_status = batch_status.map_err(|failure| BATCH.missing(failure))?;
+    let batch_status = batch_status.map_err(|failure| BATCH.missing(&session.client, failure))?;
     let mut phases = Vec::new();
     for phase in Phase::ALL {
         let name = phase.name().as_str();
@@ -80,7 +80,8 @@ fn head(session: &Session, batch: &Value) {
     output.toned(Tone::Bold, &format!("batch {}", text(&batch["batch_id"])));
     let stands = format!("({})", text(&details["batch_status"]));
     output.marked(Tone::of_status(&client_status), &client_status, &stands);
-    let essays = format!("{} of {} essays", text(&details["essays_received"]), text(&context["expected_essay_count"]));
+    let essays = counted(text(&context["expected_essay_count"]), "essay");
+    let essays = format!("{} of {essays}", text(&details["essays_received"]));
     let (course, owner) = (text(&context["course_code"]), text(&context["user_id"]));
     output.line(&format!("{course}, {essays}, owned by {owner}"));
     let (registered, updated) = (time(&details["registered_at"]), time(&details["updated_at"]));
@@ -213,12 +214,15 @@ async fn next(
             next.push((session.command(&format!("retry {batch} {name}{flags} --wait")), why));
         }
     }
+    let may_change = session.client.speaks_for(&text(&status["batch_context"]["user_id"]));
     match text(&status["status"]).as_str() {
         "processing" => {
             next.push((session.command(&format!("batch watch {batch}")), "it is being processed".to_owned()));
-            next.push((session.command(&format!("batch cancel {batch}")), "to stop it".to_owned()));
+            if may_change {
+                next.push((session.command(&format!("batch cancel {batch}")), "to stop it".to_owned()));
+            }
         }
-        "ready" => {
+        "ready" if may_change => {
             // Whether there is a prompt an older server does not say.
             let has_prompt = status["details"]["has_prompt"].as_bool().unwrap_or(true);
             let can_be_last = |phase: &&Phase| has_prompt || !needs_prompt(**phase);

@@ -11,7 +11,7 @@ use super::super::failure::{Exit, Failure};
 use super::super::filter::{course, phase};
 use super::super::output::remark;
 use super::super::progress::Bars;
-use super::super::values::{list, text};
+use super::super::values::{counted, list, text};
 use super::super::watch::{Shows, WaitArguments, until_rest};
 use super::{conclude, look, request_pipeline};
 use crate::domain::{MAX_ESSAYS, needs_prompt};
@@ -111,7 +111,7 @@ fn tell(session: &Session, batch: &str, essays: usize, pipeline: Option<&str>) {
         output.json(&json!({ "batch_id": batch, "essays": essays, "requested_pipeline": pipeline }));
         return;
     }
-    output.line(&format!("batch {batch}: {essays} essays"));
+    output.line(&format!("batch {batch}: {}", counted(essays, "essay")));
     match pipeline {
         Some(pipeline) => output.line(&format!("{pipeline} is going to run")),
         None => remark(output.is_json, &session.command(&format!("batch run {batch} PIPELINE"))),
@@ -130,7 +130,7 @@ fn essays_of(session: &Session, paths: &[PathBuf]) -> Result<Vec<EssayFile>, Fai
         }
     }
     if essays.is_empty() || essays.len() > MAX_ESSAYS {
-        let message = format!("there are {} texts; a batch has between 1 and {MAX_ESSAYS}", essays.len());
+        let message = format!("{} to send; a batch has between 1 and {MAX_ESSAYS}", counted(essays.len(), "text"));
         return Err(Failure::usage(message).hint("give files, or a directory with files that end with .txt"));
     }
     Ok(essays)
@@ -149,7 +149,8 @@ fn texts_below(session: &Session, directory: &Path) -> Result<Vec<EssayFile>, Fa
         }
     }
     if others > 0 {
-        let text = format!("{}: {others} left out that are no files ending with .txt", directory.display());
+        let why = if others == 1 { "it is no file that ends" } else { "they are no files that end" };
+        let text = format!("{}: {others} left out, because {why} with .txt", directory.display());
         remark(session.output.is_json, &text);
     }
     texts.sort();
@@ -171,8 +172,15 @@ impl EssayFile {
 
 fn read_text(path: &Path) -> Result<String, Failure> {
     let text = String::from_utf8(read_bounded(path, MAX_TEXT_BYTES)?);
-    let text = text.map_err(|_| Failure::usage(format!("{} is not UTF-8", path.display())))?;
-    if text.trim().is_empty() { Err(Failure::usage(format!("{} is empty", path.display()))) } else { Ok(text) }
+    let text = text.map_err(|_| {
+        let failure = Failure::usage(format!("{} is not UTF-8", path.display()));
+        failure.hint("if it is a text in another encoding: iconv -f ISO-8859-1 -t UTF-8 FILE > OTHER")
+    })?;
+    if text.trim().is_empty() {
+        let failure = Failure::usage(format!("{} is empty", path.display()));
+        return Err(failure.hint("write something into it, or leave it away; nothing was sent"));
+    }
+    Ok(text)
 }
 
 async fn prompt(session: &Session, arguments: &SubmitArguments) -> Result<Value, Failure> {

@@ -10,8 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Extension, Query, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -28,7 +27,7 @@ use super::seats::Seat;
 use crate::contract::{Message, Topic};
 use crate::domain::{BatchId, EventGroup, EventId};
 use crate::engine::{Engine, EventReader, Read, Start, StreamFilter};
-use crate::http::listing::reason;
+use crate::http::amiss::Asked;
 use crate::http::serve::Connection;
 use crate::http::{Gateway, Problem};
 
@@ -70,11 +69,11 @@ pub(in crate::http) async fn stream(
     State(gateway): State<Gateway>,
     headers: HeaderMap,
     connection: Option<Extension<Connection>>,
-    query: Result<Query<StreamQuery>, QueryRejection>,
+    query: Result<Asked<StreamQuery>, Problem>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
     let newest = engine.newest_event().ok_or_else(no_log)?;
-    let Query(query) = query.map_err(|rejection| Problem::invalid(reason(&rejection)))?;
+    let Asked(query) = query?;
     let filter = StreamFilter {
         topics: query.topics.as_deref().map(topics).transpose()?,
         batch: query.batch_id.as_deref().map(batch).transpose()?,

@@ -30,7 +30,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .once()
             .if_match()
             .body::<PipelineRequest>(json!({ "requested_pipeline": "ai_feedback" }))
-            .answer::<PipelineAccepted>(202, "It is going to run.", json!({
+            .answer::<PipelineAccepted>(202, "It is going to run; or nothing is left to run, as `message` says.", json!({
                 "status": "accepted", "message": "the pipeline ai_feedback is going to run", "batch_id": BATCH_ID,
                 "correlation_id": CORRELATION_ID,
             }))
