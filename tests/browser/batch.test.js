@@ -50,7 +50,7 @@ test("a whole phase is retried with a reason, and the rest goes on by itself", a
   const page = await it.open(`/batches/${batch}`);
   await isLive(page);
   const dialog = await openRetry(page, "nlp");
-  await says(dialog, "nlp is going to be retried; then ai_feedback.");
+  await says(dialog, "nlp is going to be retried; then ai feedback.");
   await says(dialog, "2, at 3 essays");
   await picture(page, "retry-light");
   await dialog.getByLabel("Reason").fill("it is installed now");
@@ -97,7 +97,9 @@ test("an essay that came out well is retried only by force, which is offered onl
   await cell(page, 0, 0).click();
   const dialog = await openRetry(page, "nlp");
   const force = dialog.getByLabel(/force/);
-  await says(dialog.getByRole("alert"), "force");
+  await says(dialog.locator(".refusal"), "essay-1.txt came out well before");
+  assert.equal(await dialog.getByRole("alert").count(), 0, "nothing was sent, so nothing went wrong");
+  assert.doesNotMatch(await dialog.textContent(), /409|correlation|"force": true/);
   assert.ok(await dialog.getByRole("button", { name: "Retry", exact: true }).isDisabled());
   await force.check();
   await says(dialog, "2, at 1 essay");
@@ -136,7 +138,7 @@ test("what cannot be retried is not offered, with the reason", async () => {
   const [batch] = await it.server.seed(nlpFailed());
   const page = await it.open(`/batches/${batch}`);
   const card = cardOf(page, "ai_feedback");
-  await says(card, "No retry now: ai_feedback needs nlp, which is failed; retry nlp first");
+  await says(card, "No retry now: ai feedback needs nlp, which is failed; retry nlp first");
   assert.equal(await card.getByRole("button").count(), 0);
   const stranger = await it.open(`/batches/${batch}`, { user: "stranger" });
   await says(stranger.locator("section.batch"), "only the owner of the batch may do this");
@@ -152,8 +154,8 @@ test("a retry of a batch that moved meanwhile is refused, shown, and previewed a
   await it.server.retry(batch, { phase_name: "nlp" });
   await dialog.getByRole("button", { name: "Retry", exact: true }).click();
   await says(dialog.getByRole("alert"), "PRECONDITION_FAILED");
-  await says(dialog.getByRole("alert"), "nlp is in_progress; it can be retried once it has ended");
-  await says(dialog.getByRole("alert"), "409 · CONFLICT");
+  await says(dialog.getByRole("alert"), "The batch has changed since this was asked");
+  await says(dialog.locator(".refusal"), "nlp is running; it can be retried once it has ended");
   assert.ok(await dialog.getByRole("button", { name: "Retry", exact: true }).isDisabled());
   await picture(page, "refused-light");
   assert.equal((await it.server.attempts(batch, "nlp")).length, 2, "nothing was retried twice");
@@ -232,7 +234,7 @@ test("what is asked about a batch is no error in the console", async () => {
   const refused = [];
   page.on("console", (message) => message.type() === "error" && refused.push(message.text()));
   await page.reload();
-  await says(cardOf(page, "ai_feedback"), "No retry now: ai_feedback needs nlp");
+  await says(cardOf(page, "ai_feedback"), "No retry now: ai feedback needs nlp");
   const dialog = await openRetry(page, "nlp");
   await says(dialog, "2, at 3 essays");
   assert.deepEqual(refused, []);

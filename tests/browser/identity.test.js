@@ -65,7 +65,7 @@ test("one connection too many is said, and the page goes on by asking", async ()
   const page = await it.open("/batches", { user: null });
   await dialogOf(page).getByLabel("Bearer token").fill(tokenOf("teacher-7"));
   await page.keyboard.press("Enter");
-  await says(page.locator("#live"), "not live: 5 connections that listen are the limit of one user");
+  await says(page.locator("#live"), "other tabs of yours are live");
   await it.server.retry(batch, { phase_name: "nlp" }, tokenOf("teacher-7"));
   await rowOf(page, batch).getByText("completed").nth(2).waitFor();
   listening.abort();

@@ -9,7 +9,7 @@ const box = (...children) => h("div", { class: "empty sheet pad" }, children);
 const noneYet = () =>
   box(
     h("p", {}, "There is no batch of ", h("strong", {}, whoAmI()), " yet."),
-    h("p", { class: "small" }, "One is made by ", h("code", {}, "rephase batch submit FOLDER --course CODE"), " or by the ", h("a", { href: "docs#/registerBatch" }, "API"), ". It comes into this list by itself."),
+    h("p", { class: "small" }, "One is made by ", h("code", {}, "rephase batch submit FOLDER --course CODE"), " or by a ", h("a", { href: "docs#/registerBatch" }, "request"), ". It comes into this list by itself."),
     h("p", { class: "small" }, "If there should be some, they may be in another name."),
     h("button", { type: "button", data: { key: "other-name" }, onclick: () => askWho() }, "Say another name…"),
   );

@@ -71,8 +71,8 @@ export function filterForm(query, { onchange, onsearch }) {
     field("Phase", phase),
     field("Phase status", phaseStatus),
     field("Error code", code),
-    field("Registered since", since),
-    field("Registered before", until),
+    h("div", { class: "moment" }, field("Registered since", since)),
+    h("div", { class: "moment" }, field("Registered before", until)),
     stuck.element,
     h("button", { type: "button", class: "quiet", onclick: clear }, "Clear"),
   );
