@@ -54,7 +54,7 @@ function errorsOf(info, last, hasBegun) {
   if (hasBegun) return [wentBefore(last)];
   const failed = info.failed_essays ?? [];
   return [
-    info.error_code ? errorText(info) : info.message && h("p", { class: "note" }, `${info.message}.`),
+    info.error_code ? errorText(info) : info.message && h("p", { class: "note" }, `${plainly(info.message)}.`),
     info.next_retry_at && h("p", { class: "note" }, "Is tried again by itself at ", h("time", { datetime: info.next_retry_at }, time(info.next_retry_at)), "."),
     failed.length > 0 && h("p", { class: "small" }, `${count(failed.length, "failed essay")}${failed.length === 100 ? " or more" : ""}; the grid below shows which.`),
   ];
@@ -62,7 +62,9 @@ function errorsOf(info, last, hasBegun) {
 
 function phaseCard({ phase, detail, isStale, possible, last, retry }) {
   const counts = detail.essay_counts;
-  const attempts = detail.error_info ? detail.error_info.retry_count + 1 : Number(detail.started_at !== null);
+  // A phase that was skipped has an error without an attempt.
+  const retries = detail.error_info?.retry_count ?? 0;
+  const attempts = retries > 0 || detail.started_at !== null ? retries + 1 : 0;
   const button = h("button", { type: "button", data: { key: `retry-${phase}` }, onclick: () => retry(phase) }, "Retry…");
   button.setAttribute("aria-label", `Retry ${titled(phase)}`);
   const shares = [
