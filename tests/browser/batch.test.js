@@ -359,5 +359,8 @@ test("the timeline has times, durations and a legend, in the order of the list",
   assert.match(await lanes.locator(".bar-of[title]").first().getAttribute("title"), /^spellcheck, attempt 1: .* took /);
   const times = await page.locator(".attempts time").evaluateAll((all) => all.map((one) => Date.parse(one.dateTime)));
   assert.deepEqual(times, [...times].sort((one, other) => other - one));
+  await lanes.scrollIntoViewIfNeeded();
   await picture(page, "timeline-light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await picture(page, "timeline-dark");
 });

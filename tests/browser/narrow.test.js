@@ -18,6 +18,8 @@ test("the page is never wider than a telephone, and a retry is confirmed there",
   await says(page.getByRole("grid"), "essay-5.txt");
   await picture(page, "batch-narrow");
   assert.ok(await isFitting(), "the batch");
+  await page.locator(".lanes").scrollIntoViewIfNeeded();
+  await picture(page, "timeline-narrow");
   await cardOf(page, "nlp").getByRole("button", { name: "Retry nlp" }).click();
   await says(dialogOf(page), "2, at 5 essays");
   await picture(page, "retry-narrow");
