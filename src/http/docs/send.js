@@ -30,6 +30,18 @@ function inputOf(api, parameter) {
   return h("select", properties, !parameter.required && h("option", { value: "" }, "–"), choices.map(option));
 }
 
+/** Puts the ids of what is there into the example of a body. */
+async function fitBody(api, body, area) {
+  const written = area.value;
+  const example = exampleOf(api, body);
+  const letter = example?.ids && (await idFor(api, "letter_id"));
+  const batch = example?.batch_id && (await idFor(api, "batch_id"));
+  if (!letter && !batch) return;
+  const fitting = { ...example, ...(letter ? { ids: [letter] } : {}), ...(batch ? { batch_id: batch } : {}) };
+  // Whoever has written meanwhile keeps what they wrote.
+  if (area.value === written) area.value = JSON.stringify(fitting, null, 2);
+}
+
 /** A body as it is read by people: JSON with its lines. */
 function shown(type, text) {
   if (!/\bjson\b/.test(type)) return text;
@@ -46,7 +58,7 @@ export function tryView(api, operation, parameters, body) {
   if (isSocket) return { element: h("p", { class: "note" }, "A web socket cannot be tried with a form."), close() {} };
   const inputs = parameters.filter((one) => !OWN.has(one.name.toLowerCase())).map((one) => [one, inputOf(api, one)]);
   const area = body && h("textarea", { name: "body", class: "code", rows: 10, spellcheck: "false", value: JSON.stringify(exampleOf(api, body), null, 2) });
-  if (body?.example?.ids) idFor(api, "letter_id").then((id) => id && (area.value = JSON.stringify({ ...exampleOf(api, body), ids: [id] }, null, 2)));
+  if (area) fitBody(api, body, area);
   const warning = warningOf(api, operation, body);
   const place = h("div", { class: "outcome", role: "status", "aria-live": "polite" });
   let underWay = null;

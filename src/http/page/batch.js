@@ -172,8 +172,10 @@ export function batchView(id) {
     try {
       // What nobody sees is read once somebody does.
       if (document.hidden && state) return;
+      const before = JSON.stringify(state?.body);
       state = await get(ofBatch(id, "status"), { signal });
-      showState();
+      // What is the same is left alone: somebody may be copying it.
+      if (JSON.stringify(state.body) !== before) showState();
       if (state.etag !== shownVersion) {
         wait = await readRest();
         shownVersion = wait > 0 ? null : state.etag;

@@ -133,6 +133,9 @@ export function openRetry({ batchId, phase, chosen = [], essays = [], back }) {
   /** A refusal of something that was only asked about: no error, since nothing was sent. */
   const refusalView = (text) => h("p", { class: "note part refusal" }, plainly(named(text)));
 
+  /** A refusal of what was sent. */
+  const inWords = (problem) => (problem.status === 412 ? movedSince(problem) : problem.status === 409 ? new Problem(plainly(named(problem.message)), problem) : problem);
+
   /** An essay by its name, where the server tells only its place. */
   const named = (text) => text.replace(/the essay in slot (\d+)/, (all, slot) => (essays[slot] ? nameOf(essays[slot]) : all));
 
@@ -206,7 +209,7 @@ export function openRetry({ batchId, phase, chosen = [], essays = [], back }) {
       announce(`${titled(phase)} of batch ${short(batchId)}: attempt ${plan.attempt} is on its way`, "good");
       tell("changed", { batchId });
     } catch (problem) {
-      fill(trouble, problemNote(problem.status === 412 ? movedSince(problem) : problem));
+      fill(trouble, problemNote(inWords(problem)));
       // The same key goes on, unless the server has answered. Who has to sign in first asks the same thing then.
       if (problem.status && problem.status !== 401) await look();
       else update();
