@@ -13,6 +13,14 @@ test("the page is never wider than a telephone, and a retry is confirmed there",
   const isFitting = () => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
   await rowOf(page, batch).waitFor();
   await picture(page, "list-narrow");
+  assert.ok(await page.getByLabel("Phase status").isHidden(), "the list comes first");
+  await page.getByRole("button", { name: "Filters", exact: true }).click();
+  await page.getByLabel("Phase status").selectOption("completed_with_partial_success");
+  await page.reload();
+  await rowOf(page, batch).waitFor();
+  assert.ok(await page.getByLabel("Phase status").isVisible(), "what filters the list is in sight");
+  await picture(page, "filters-narrow");
+  await page.getByRole("button", { name: "Clear", exact: true }).click();
   assert.ok(await isFitting(), "the list");
   await rowOf(page, batch).getByRole("link").click();
   await says(page.getByRole("grid"), "essay-5.txt");

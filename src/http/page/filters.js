@@ -62,11 +62,15 @@ export function filterForm(query, { onchange, onsearch }) {
     onsearch("");
     onchange();
   };
+  // On a small screen the list comes first: what filters it is there for whoever asks, and where it does filter.
+  const fold = h("button", { type: "button", class: "fold", "aria-expanded": String(isSet(read())), data: { key: "fold" } }, "Filters");
+  fold.addEventListener("click", () => fold.setAttribute("aria-expanded", String(fold.getAttribute("aria-expanded") !== "true")));
   search.addEventListener("input", () => onsearch(search.value.trim().toLowerCase()));
   const element = h(
     "form",
     { class: "filters", role: "search", "aria-label": "Batches", onsubmit: (event) => event.preventDefault() },
     field("Search", search),
+    fold,
     field("Status", status),
     field("Phase", phase),
     field("Phase status", phaseStatus),
