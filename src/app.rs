@@ -162,7 +162,7 @@ impl App {
     /// Serves until `shutdown`, then answers what is being served, and ends everything.
     ///
     /// # Errors
-    /// Where the program could not go on: the store failed, or a part of it broke.
+    /// Where the program could not go on, since the store failed or a part of it broke; or where it did not end well.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::select! {
             () = shutdown => tracing::info!("told to end; draining"),
@@ -170,15 +170,21 @@ impl App {
         }
         let is_broken = self.stage.failed().is_cancelled();
         let reason = self.engine().failure().unwrap_or("a part of it broke; see the log").to_owned();
-        self.stop().await;
+        let ended = self.end().await;
         if is_broken {
             anyhow::bail!("the server could not go on: {reason}");
         }
-        Ok(())
+        ended
     }
 
-    /// Answers what is being served, and ends everything.
-    pub async fn stop(mut self) {
+    /// Answers what is being served, and ends everything. What does not end well is told in the log.
+    pub async fn stop(self) {
+        if let Err(error) = self.end().await {
+            tracing::error!("{error:#}");
+        }
+    }
+
+    async fn end(mut self) -> anyhow::Result<()> {
         self.drain.cancel();
         match tokio::time::timeout(GRACE, &mut self.server).await {
             Ok(Ok(())) => {}
@@ -191,7 +197,10 @@ impl App {
                 let _ = self.server.await;
             }
         }
-        self.stage.stop().await;
+        self.stage.stop().await.context(
+            "the server has ended, but not everything was put away; nothing that was answered is lost, and the next start \
+             goes on with it",
+        )
     }
 }
 

@@ -308,7 +308,8 @@ impl Fixture {
     pub async fn end(self) {
         match self.app {
             Some(app) => app.stop().await,
-            None => self.stage.stop().await,
+            // Its store goes with it.
+            None => _ = self.stage.stop().await,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use rephase::cli::{self, Command};
+use rephase::cli::{self, Command, Signals};
 // Takes the place of the system's malloc: much of a commit is made on one thread and freed on another, which costs that a
 // quarter of the processor's time of a retry. Not as Rust's own allocator: the compiler knows malloc, and leaves the 20 MiB
 // alone then that the database fills with zeros.
@@ -14,20 +14,22 @@ use tikv_jemallocator as _;
 const CLIENT_LOG: &str = "error,rustls_platform_verifier=off";
 
 fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("the runtime does not start: {error}")),
+    };
+    // Before the arguments are read: a server that is told to end while it starts is one that was told to end.
+    let signals = match runtime.block_on(async { Signals::of_server() }) {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("{error:#}")),
+    };
     let arguments = match cli::parse() {
         Ok(arguments) => arguments,
         Err(error) => return fail(&format!("{error:#}")),
     };
     let default_level = if matches!(arguments.command, Command::Serve(_)) { cli::SERVE_LEVEL } else { CLIENT_LOG };
     arguments.log.start(default_level);
-
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return fail(&format!("the runtime does not start: {error}"));
-        }
-    };
-    match runtime.block_on(cli::run(arguments)) {
+    match runtime.block_on(cli::run(arguments, signals)) {
         Ok(code) => code,
         Err(error) => fail(&format!("{error:#}")),
     }

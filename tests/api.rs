@@ -3,6 +3,7 @@
 mod harness;
 
 use harness::{Client, OWNER, Server, essays_body, phase_status, registration};
+use rephase::worker::Runner;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -247,6 +248,35 @@ async fn whatever_is_wrong_with_a_request_the_answer_is_a_problem() {
     let last = format!("/v1/batches/{batch}/phases/nlp/attempts?from={}", u32::MAX);
     assert_eq!(client.get(&last).await.json()["attempts"], json!([]));
     assert_eq!(client.status(&batch).await["status"], "ready", "a bad request changed something");
+}
+
+#[tokio::test]
+async fn a_whole_number_may_be_written_with_a_fraction_of_nothing() {
+    let runners = [Runner::Remote, Runner::Simulated, Runner::Simulated, Runner::Simulated];
+    let server = Server::start(harness::Setup { runners, ..harness::Setup::default() }).await;
+    let client = &server.client;
+    let post = |path: &str, body: String| Client::send(client.request(Method::POST, path).body(body));
+    let body = |count: &str| format!(r#"{{"expected_essay_count": {count}, "course_code": "ENG5"}}"#);
+    let registered = post("/v1/batches/register", body("2.0")).await;
+    assert_eq!(registered.status, 202, "{}", registered.text);
+    let batch = registered.json()["batch_id"].as_str().expect("an id").to_owned();
+    assert_eq!(client.status(&batch).await["batch_context"]["expected_essay_count"], json!(2));
+    for count in ["2.5", "\"2.0\""] {
+        let refused = post("/v1/batches/register", body(count)).await;
+        assert_problem(&refused, 400, "VALIDATION_ERROR");
+        assert!(refused.text.contains("expected_essay_count"), "{}", refused.text);
+    }
+    let lease = r#"{"worker_id": "w", "phases": ["spellcheck"], "max": 1.0, "wait_ms": 0.0, "lease_ms": 1000.00}"#;
+    assert_eq!(post("/v1/workers/lease", lease.to_owned()).await.status, 200);
+
+    client.post(&format!("/v1/batches/{batch}/essays"), essays_body(2)).await;
+    client.pipeline(&batch, "spellcheck").await;
+    let lease = r#"{"worker_id": "w", "phases": ["spellcheck"], "wait_ms": 30000.0}"#;
+    let task = post("/v1/workers/lease", lease.to_owned()).await.json()["tasks"][0].clone();
+    let beat = format!(r#"{{"lease_token": {}, "progress": 1.0}}"#, task["lease_token"]);
+    let path = format!("/v1/workers/tasks/{}/heartbeat", task["task_id"].as_str().expect("an id"));
+    let told = post(&path, beat).await;
+    assert_eq!(told.status, 200, "{}", told.text);
 }
 
 #[tokio::test]

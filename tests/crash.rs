@@ -22,6 +22,9 @@ use uuid::Uuid;
 /// What a child is told: the scenario, the point, how often to pass it, the directory.
 const TOLD: &str = "REPHASE_CRASH_CHILD";
 
+/// What the child under load is told: the directory.
+const LOADED: &str = "REPHASE_CRASH_UNDER_LOAD";
+
 /// A day and an hour, in milliseconds: whatever expires has.
 const LATER_MS: u64 = 90_000_000;
 
@@ -539,6 +542,53 @@ fn while_expired_keys_are_swept() {
 #[test]
 fn while_a_worker_leases_and_completes() {
     die_everywhere(Scenario::Lease);
+}
+
+/// A server whose log has one event, so that whatever is committed while something is settled makes that too old.
+async fn start_with_one_event(directory: &Path) -> App {
+    let setup = Setup { data: kept(directory), journal_bytes: 1, retain_events: 1, ..Setup::default() };
+    start_app(setup, ManualClock::new(START).clock()).await.expect("it starts")
+}
+
+/// The child under load: dies when it has settled many times and is about to settle what came in meanwhile.
+#[tokio::test]
+async fn child_under_load() {
+    let Ok(directory) = std::env::var(LOADED) else { return };
+    let app = start_with_one_event(Path::new(&directory)).await;
+    println!("log {}", app.engine().newest_event().expect("there is a log").log);
+    crash::arm(Point::SettleFrozen, 30);
+    let client = Client::new(&format!("http://{}", app.address()));
+    let registering = |client: Client| async move {
+        for _ in 0..1_000 {
+            client.registered_batch(1).await;
+        }
+    };
+    let load: Vec<_> = (0..8).map(|_| tokio::spawn(registering(client.clone()))).collect();
+    for client in load {
+        client.await.expect("it is answered for as long as the process lives");
+    }
+}
+
+#[test]
+fn while_what_is_settled_gets_too_old() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut child = Command::new(std::env::current_exe().expect("this test"));
+    child.args(["--exact", "child_under_load", "--nocapture"]).env(LOADED, directory.path()).stderr(Stdio::null());
+    let output = child.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code().is_none(), "it was to die: {said}");
+    let log = said.lines().find_map(|line| line.strip_prefix("log ")).expect("it began");
+
+    verify(directory.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let app = start_with_one_event(directory.path()).await;
+        let newest = app.engine().newest_event().expect("there is a log");
+        assert_eq!(newest.log.to_string(), log, "another log began");
+        assert!(newest.sequence >= 30, "{newest}");
+        app.stop().await;
+    });
+    verify(directory.path());
 }
 
 #[test]

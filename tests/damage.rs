@@ -212,6 +212,31 @@ async fn a_store_of_a_newer_version_is_refused() {
 }
 
 #[tokio::test]
+async fn an_end_at_which_not_everything_is_put_away_is_told_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a path");
+    let mut command = Process::command(&["--data-dir", data]);
+    command.stderr(std::process::Stdio::piped());
+    let (process, errors) = Process::spawn_with_errors(command).expect("it starts");
+    let batch = process.client.registered_batch(1).await;
+    // No events can be settled where their directory has to be.
+    fs::write(directory.path().join("events"), "").expect("written");
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(1));
+    let said = std::io::read_to_string(errors).expect("text");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("rephase: ") && last.contains("nothing that was answered is lost"), "{said}");
+    assert!(last.contains("directory"), "{said}");
+
+    fs::remove_file(directory.path().join("events")).expect("removed");
+    verify(directory.path());
+    let process = Process::serve(&["--data-dir", data]);
+    process.client.status(&batch).await;
+    process.signal("TERM");
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[tokio::test]
 async fn a_disk_that_takes_no_more_ends_the_program_and_loses_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let data = directory.path().to_str().expect("a path");

@@ -6,7 +6,7 @@ use common::fixtures::assert_valid;
 use common::world::{World, processed, retry};
 use rephase::contract::BatchStatus;
 use rephase::domain::step::{Data, Done, NewLease, ReturnedEssay, ReturnedText, ReturnedWork};
-use rephase::domain::view::attempt_view;
+use rephase::domain::view::AttemptView;
 use rephase::domain::{Category, Effect, Input, Phase, PhaseError, Rejected};
 use serde_json::json;
 use uuid::Uuid;
@@ -80,7 +80,7 @@ fn a_lease_ends_in_time_unless_its_worker_lives_and_with_the_deadline_all_the_sa
     assert_eq!((late.refuse(extended(1)), late.refuse(returned(1, vec![came_out(0), came_out(1)]))), (OVER, OVER));
     late.apply(Input::DeadlineExpired { phase: Spellcheck, attempt: 1 });
     let attempt = &late.ledger[&Spellcheck][0];
-    assert_eq!(attempt_view(attempt, |_| None)["worker_id"], "w1");
+    assert_eq!(json!(AttemptView::of(attempt))["worker_id"], "w1");
     let error = attempt.end.as_ref().and_then(|end| end.error.as_ref()).expect("an error");
     assert_eq!(error.category, Category::Transient);
 }

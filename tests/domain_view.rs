@@ -4,7 +4,7 @@ mod common;
 
 use common::fixtures::assert_valid;
 use common::world::{OWNER, World, batch_id, forced, request, retry, retry_essays};
-use rephase::domain::view::{RETRY_HISTORY, attempt_view, pipeline_state};
+use rephase::domain::view::{AttemptView, RETRY_HISTORY, pipeline_state};
 use rephase::domain::{Input, Millis, Phase};
 use serde_json::{Value, json};
 
@@ -217,11 +217,12 @@ fn an_attempt_names_its_essays_where_their_ids_are_known() {
     world.succeed_in_part(Spellcheck, &[0]);
     world.apply(Input::RetryPhase(retry_essays(Spellcheck, &[1, 2])));
     let essays = &world.batch().essays;
-    let view = attempt_view(world.open(Spellcheck), |slot| Some(essays[usize::from(slot)].id.as_str()));
+    let view = AttemptView::with_essays(world.open(Spellcheck), |slot| Some(essays[usize::from(slot)].id.as_str()));
+    let view = json!(view);
     assert_eq!(view["essay_ids"], json!(["essay-1", "essay-2"]));
     for end in ["ended_at", "outcome", "successful", "failed", "error_code"] {
         assert_eq!(view.get(end), Some(&Value::Null), "{end}: the attempt is open");
     }
-    let unnamed = attempt_view(world.open(Spellcheck), |_| None);
+    let unnamed = json!(AttemptView::with_essays(world.open(Spellcheck), |_| None));
     assert_eq!((unnamed.get("essay_ids"), &unnamed["essay_count"]), (None, &json!(2)));
 }

@@ -3,6 +3,7 @@
 mod harness;
 
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use harness::{Answer, Client, PATIENCE, Process, START, Server, Setup, kept, phase_status, run};
@@ -11,6 +12,7 @@ use rephase::clock::ManualClock;
 use rephase::domain::Phase;
 use rephase::worker::{self, Runner};
 use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 const ROUTES: [(&str, &str); 9] = [
@@ -147,6 +149,24 @@ async fn it_says_where_it_is_and_leaves_nothing_behind() {
         assert_eq!(child.wait().expect("it ends").code(), Some(0));
         assert!(!ready.exists());
         assert_eq!(temporary.read_dir().expect("read").count(), 0);
+    }
+}
+
+#[test]
+fn a_signal_ends_it_with_0_from_its_first_moment_on() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let settings = directory.path().join("settings");
+        assert!(Command::new("mkfifo").arg(&settings).status().expect("mkfifo runs").success());
+        let mut command = Process::command(&["--ephemeral", "--config", settings.to_str().expect("UTF-8")]);
+        let mut child = command.stdin(Stdio::null()).spawn().expect("it starts");
+        // This end opens when the program has opened the other, from which nothing comes until this one is closed.
+        let (opened, is_open) = mpsc::channel();
+        std::thread::spawn(move || opened.send(std::fs::OpenOptions::new().write(true).open(settings)));
+        let end = is_open.recv_timeout(PATIENCE).expect("the program reads its settings").expect("opened");
+        kill_process(Pid::from_child(&child), signal).expect("sent");
+        drop(end);
+        assert_eq!(child.wait().expect("it ends").code(), Some(0), "{signal:?}");
     }
 }
 

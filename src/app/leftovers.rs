@@ -1,7 +1,8 @@
 //! Temporary directories: one for each ephemeral store, and what killed processes left of theirs.
 //!
 //! The database opens files by their names as long as it is open, so its directory can't be removed before its end, and
-//! kill -9 leaves it behind. The next ephemeral store removes it.
+//! kill -9 leaves it behind. The next ephemeral store removes it, unless it is that young that it may belong to a process
+//! which starts.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;

@@ -156,13 +156,17 @@ impl Stage {
     }
 
     /// Ends what is played.
-    pub async fn stop(&self) {
+    ///
+    /// # Errors
+    /// Where what was committed could not be settled.
+    pub async fn stop(&self) -> anyhow::Result<()> {
         self.shared.drain.cancel();
         // The one that is there would keep the engine.
         self.shared.front.show(self.gateway());
         let scene = self.scene().take();
-        if let Some(scene) = scene {
-            end(scene).await;
+        match scene {
+            Some(scene) => end(scene).await,
+            None => Ok(()),
         }
     }
 
@@ -181,7 +185,10 @@ impl Stage {
         self.shared.front.show(gateway);
         if let Some(before) = before {
             before.over.cancel();
-            end(before).await;
+            // It goes, so nobody misses what is not settled in it.
+            if let Err(error) = end(before).await {
+                tracing::error!("a store that was put aside did not end well: {error:#}");
+            }
         }
         Ok(())
     }
@@ -202,17 +209,18 @@ impl Stage {
 }
 
 /// Ends what was played, and removes what it left.
-async fn end(scene: Scene) {
+async fn end(scene: Scene) -> anyhow::Result<()> {
     let Scene { engine, faults: _, events, over: _, temporary } = scene;
     engine.shutdown().await;
     // The last handle closes the store, which waits for its threads.
     let closing = tokio::task::spawn_blocking(move || {
-        drop((events, engine));
+        drop(events);
+        let closed = engine.close();
         drop(temporary);
+        closed
     });
-    if closing.await.is_err() {
-        tracing::error!("a store that was put aside did not close");
-    }
+    closing.await.context("the store did not close")??;
+    Ok(())
 }
 
 impl Backstage for Stage {

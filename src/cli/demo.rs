@@ -40,10 +40,10 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
         },
         ..Options::new(DataDirectory::Kept(directory.path().to_owned()))
     };
+    let mut signals = Signals::new()?;
     let app = App::start(options, Clock::system()).await?;
     let url = format!("http://{}", app.address());
     let client = Client::new(&url, Some(TEACHER.to_owned()), None, None, PATIENCE)?;
-    let mut signals = Signals::new()?;
     let demo = Demo { client, seen: Default::default(), timeline: Timeline::new(arguments.json) }.tell(&url);
     let told = tokio::select! {
         told = demo => told,

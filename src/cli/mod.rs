@@ -37,6 +37,7 @@ pub use args::{Arguments, Command};
 pub use config::parse;
 pub use log::{LogArguments, SERVE_LEVEL};
 use output::conclude;
+pub use signals::Signals;
 
 /// What is made from now on, a state or its backup, is for its owner alone: texts of pupils are in it. What is there
 /// stays as it is.
@@ -44,17 +45,19 @@ fn keep_private() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Runs what the arguments say.
+/// Runs what the arguments say. A server is ended by `signals`, where they wait already.
 ///
 /// # Errors
 /// What a person should read on standard error before the program ends with 1.
-pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub async fn run(arguments: Arguments, signals: Option<Signals>) -> anyhow::Result<ExitCode> {
     let settings = arguments.settings;
     if !matches!(arguments.command, Command::Man(_)) {
         keep_private();
     }
     let (is_json, ended) = match arguments.command {
-        Command::Serve(arguments) => return serve::run(&arguments, &settings).await.map(|()| ExitCode::SUCCESS),
+        Command::Serve(arguments) => {
+            return serve::run(&arguments, &settings, signals).await.map(|()| ExitCode::SUCCESS);
+        }
         Command::Config(arguments) => return config::run(&arguments, &settings).map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => return demo::run(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Verify(arguments) => return verify::run(arguments).await,

@@ -24,26 +24,27 @@ const MAX_FAULTS_BYTES: u64 = 1_024 * 1_024;
 /// The largest file of balances, in bytes: as many as there can be, each with a long name.
 const MAX_CREDITS_BYTES: u64 = 32 * 1_024 * 1_024;
 
-/// The balances in the file at `path`.
-fn read_credits(path: &Path) -> anyhow::Result<Balances> {
-    let unreadable = || format!("the credits in {} cannot be used", path.display());
+/// The `what` that `parse` makes of the JSON in the file at `path`, which is no larger than `limit`.
+fn read<T>(
+    path: &Path,
+    (what, limit): (&str, u64),
+    parse: impl FnOnce(&str) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let unreadable = || format!("the {what} in {} cannot be used", path.display());
     let mut json = String::new();
     let file = std::fs::File::open(path).with_context(unreadable)?;
-    file.take(MAX_CREDITS_BYTES + 1).read_to_string(&mut json).with_context(unreadable)?;
-    let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > MAX_CREDITS_BYTES);
-    anyhow::ensure!(!is_too_large, "{} is larger than a list of balances can be", path.display());
-    Balances::parse(&json).map_err(anyhow::Error::msg).with_context(unreadable)
+    file.take(limit + 1).read_to_string(&mut json).with_context(unreadable)?;
+    let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > limit);
+    anyhow::ensure!(!is_too_large, "{} is larger than a list of {what} can be", path.display());
+    parse(&json).with_context(unreadable)
 }
 
-/// The fault rules in the file at `path`.
+fn read_credits(path: &Path) -> anyhow::Result<Balances> {
+    read(path, ("credits", MAX_CREDITS_BYTES), |json| Balances::parse(json).map_err(anyhow::Error::msg))
+}
+
 fn read_faults(path: &Path) -> anyhow::Result<Faults> {
-    let unreadable = || format!("the fault rules in {} cannot be used", path.display());
-    let mut json = String::new();
-    let file = std::fs::File::open(path).with_context(unreadable)?;
-    file.take(MAX_FAULTS_BYTES + 1).read_to_string(&mut json).with_context(unreadable)?;
-    let is_too_large = u64::try_from(json.len()).is_ok_and(|size| size > MAX_FAULTS_BYTES);
-    anyhow::ensure!(!is_too_large, "{} is larger than a list of faults can be", path.display());
-    Faults::parse(&json).with_context(unreadable)
+    read(path, ("fault rules", MAX_FAULTS_BYTES), |json| Ok(Faults::parse(json)?))
 }
 
 /// What the arguments say, where they can be followed.
@@ -119,13 +120,17 @@ fn rules(arguments: &ServeArguments) -> Rules {
     rules
 }
 
-pub(super) async fn run(arguments: &ServeArguments, settings: &Settings) -> anyhow::Result<()> {
+pub(super) async fn run(
+    arguments: &ServeArguments,
+    settings: &Settings,
+    signals: Option<Signals>,
+) -> anyhow::Result<()> {
+    // Before anything is begun: a signal during recovery is not lost.
+    let mut signals = signals.map_or_else(Signals::new, Ok)?;
     for slip in super::config::slips() {
         tracing::warn!("{slip}");
     }
     let options = options(arguments, settings)?;
-    // Before anything is started, so that a signal during recovery is not lost.
-    let mut signals = Signals::new()?;
     let end_of_input = if arguments.end_with_stdin { Some(end_of_input()?) } else { None };
     let app = if arguments.test_api {
         App::start_for_tests(options, ManualClock::following()).await?

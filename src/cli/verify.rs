@@ -48,29 +48,20 @@ pub(super) async fn run(arguments: VerifyArguments) -> anyhow::Result<ExitCode> 
 }
 
 pub(super) fn as_json(checked: &Checked) -> Value {
-    let Checked {
-        batches,
-        attempts,
-        messages,
-        keys,
-        timers,
-        jobs,
-        letters,
-        contents,
-        events,
-        balances,
-        charges,
-        violations,
-    } = checked;
-    json!({
-        "batches": batches, "attempts": attempts, "messages": messages, "keys": keys, "timers": timers,
-        "retry_jobs": jobs, "dead_letters": letters, "contents": contents, "events": events,
-        "balances": balances, "charges": charges,
-        "violations": violations,
-    })
+    let counts = counts(checked).into_iter().map(|(member, _, count)| (member.to_owned(), count.into()));
+    let violations = ("violations".to_owned(), checked.violations.into());
+    Value::Object(counts.chain([violations]).collect())
 }
 
 pub(super) fn as_text(checked: &Checked) -> String {
+    let violations = checked.violations;
+    let verdict = if violations == 0 { "sound".to_owned() } else { format!("{violations} violation(s)") };
+    let counts = counts(checked).map(|(_, what, count)| format!("{count} {what}"));
+    format!("{verdict}: {}", counts.join(", "))
+}
+
+/// What was counted: its member in JSON, what people call it, and how many there are.
+fn counts(checked: &Checked) -> [(&'static str, &'static str, u64); 11] {
     let Checked {
         batches,
         attempts,
@@ -83,12 +74,19 @@ pub(super) fn as_text(checked: &Checked) -> String {
         events,
         balances,
         charges,
-        violations,
-    } = checked;
-    let verdict = if *violations == 0 { "sound".to_owned() } else { format!("{violations} violation(s)") };
-    format!(
-        "{verdict}: {batches} batches, {attempts} ended attempts, {messages} messages on their way, {timers} timers, \
-         {keys} idempotency keys, {jobs} retry jobs, {letters} dead letters, {contents} texts, \
-         {events} events, {balances} balances, {charges} charges"
-    )
+        violations: _,
+    } = *checked;
+    [
+        ("batches", "batches", batches),
+        ("attempts", "ended attempts", attempts),
+        ("messages", "messages on their way", messages),
+        ("timers", "timers", timers),
+        ("keys", "idempotency keys", keys),
+        ("retry_jobs", "retry jobs", jobs),
+        ("dead_letters", "dead letters", letters),
+        ("contents", "texts", contents),
+        ("events", "events", events),
+        ("balances", "balances", balances),
+        ("charges", "charges", charges),
+    ]
 }

@@ -103,18 +103,15 @@ pub struct Message {
 const USUAL_BYTES: usize = 1_536;
 
 impl Message {
-    /// Writes `envelope` as the body of a message with complete headers.
+    /// Writes `envelope` as the body of a message, with the headers that repeat it where it names itself and its cause.
     ///
     /// # Errors
     /// Where `data` has a map whose keys are not strings, which no type of the contract has.
-    pub fn new<T: Serialize>(
-        topic: Topic,
-        key: String,
-        headers: Headers,
-        envelope: &Envelope<T>,
-    ) -> serde_json::Result<Self> {
+    pub fn new<T: Serialize>(topic: Topic, key: String, envelope: &Envelope<T>) -> serde_json::Result<Self> {
+        let headers = envelope.event_id.zip(envelope.correlation_id);
+        let headers = headers.map(|(event_id, trace_id)| Headers { event_id, trace_id });
         let mut body = Vec::with_capacity(USUAL_BYTES);
         serde_json::to_writer(&mut body, envelope)?;
-        Ok(Self { topic, key, headers: Some(headers), body: body.into() })
+        Ok(Self { topic, key, headers, body: body.into() })
     }
 }

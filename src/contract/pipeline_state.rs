@@ -23,7 +23,7 @@ pub struct EssayProcessingCounts {
 
 /// One phase of a [`ProcessingPipelineState`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PipelineStateDetail {
+pub struct PipelineStateDetail<Info = Map<String, Value>> {
     /// Where the phase stands.
     #[serde(default = "requested_by_user")]
     pub status: PipelineExecutionStatus,
@@ -36,12 +36,17 @@ pub struct PipelineStateDetail {
     /// When its newest attempt ended.
     #[serde(default)]
     pub completed_at: Option<Timestamp>,
-    /// Why it failed, with `retry_count` and `retry_history`.
-    #[serde(default)]
-    pub error_info: Option<Map<String, Value>>,
+    /// Why it failed, with `retry_count` and `retry_history`; free in form.
+    #[serde(default = "none")]
+    pub error_info: Option<Info>,
     /// How far it is, 0 to 100.
     #[serde(default)]
     pub progress_percentage: Option<f64>,
+}
+
+/// What serde would make a default of only where `Info` has one.
+fn none<Info>() -> Option<Info> {
+    None
 }
 
 fn requested_by_user() -> PipelineExecutionStatus {
@@ -50,23 +55,23 @@ fn requested_by_user() -> PipelineExecutionStatus {
 
 /// The phases of one batch. A phase that was never asked for is null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ProcessingPipelineState {
+pub struct ProcessingPipelineState<Info = Map<String, Value>> {
     /// The batch.
     pub batch_id: String,
     /// The phases of all pipelines asked for, in the order they run.
     pub requested_pipelines: Vec<String>,
     /// The spellcheck.
-    #[serde(default)]
-    pub spellcheck: Option<PipelineStateDetail>,
+    #[serde(default = "none")]
+    pub spellcheck: Option<PipelineStateDetail<Info>>,
     /// The linguistic analysis.
-    #[serde(default)]
-    pub nlp: Option<PipelineStateDetail>,
+    #[serde(default = "none")]
+    pub nlp: Option<PipelineStateDetail<Info>>,
     /// The feedback.
-    #[serde(default)]
-    pub ai_feedback: Option<PipelineStateDetail>,
+    #[serde(default = "none")]
+    pub ai_feedback: Option<PipelineStateDetail<Info>>,
     /// The comparative judgement.
-    #[serde(default)]
-    pub cj_assessment: Option<PipelineStateDetail>,
+    #[serde(default = "none")]
+    pub cj_assessment: Option<PipelineStateDetail<Info>>,
     /// When any of it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_updated: Option<Timestamp>,

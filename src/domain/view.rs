@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
 
 use super::attempt::Attempt;
-use super::batch::{Batch, Essay};
-use super::errors::PhaseError;
+use super::batch::{Batch, Slot};
+use super::errors::Category;
 use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
-use crate::contract::{PipelineStateDetail, ProcessingPipelineState};
+use crate::contract::{ErrorCode, PhaseName, PipelineStateDetail, ProcessingPipelineState};
 
 /// The most attempts that `retry_history` shows; the newest. The attempts' own route has all of them.
 pub const RETRY_HISTORY: usize = 5;
@@ -25,7 +27,7 @@ pub const FAILED_ESSAYS: usize = 100;
 pub fn pipeline_state<E>(
     batch: &Batch,
     ledger: impl Fn(Phase) -> Result<Vec<Arc<Attempt>>, E>,
-) -> Result<ProcessingPipelineState, E> {
+) -> Result<ProcessingPipelineState<ErrorInfo>, E> {
     let detail =
         |phase: Phase| batch.phase(phase).map(|record| phase_detail(batch, phase, record, &ledger)).transpose();
     Ok(ProcessingPipelineState {
@@ -44,7 +46,7 @@ fn phase_detail<E>(
     phase: Phase,
     record: &PhaseRecord,
     ledger: impl Fn(Phase) -> Result<Vec<Arc<Attempt>>, E>,
-) -> Result<PipelineStateDetail, E> {
+) -> Result<PipelineStateDetail<ErrorInfo>, E> {
     let essay_counts = record.counts();
     let attempt = record.state.attempt();
     let lease = record.state.in_flight().and_then(|(attempt, _)| attempt.lease.as_deref());
@@ -64,94 +66,160 @@ fn phase_detail<E>(
     })
 }
 
-/// What went wrong, and what was tried: none for a phase that never failed and was never retried.
+/// What went wrong, and what was tried. Members that say nothing are left out.
+#[derive(Debug, Serialize)]
+pub struct ErrorInfo {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<ErrorCode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<Category>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dependency: Option<PhaseName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_retry_at: Option<Timestamp>,
+    failed_essays: Vec<FailedEssay>,
+    retry_count: u32,
+    #[serde(serialize_with = "without_essays")]
+    retry_history: Vec<Arc<Attempt>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedEssay {
+    essay_id: String,
+    error_code: Option<ErrorCode>,
+    message: Option<String>,
+}
+
+/// Shows each attempt by itself: which essays it was asked for is told elsewhere.
+fn without_essays<S: Serializer>(attempts: &[Arc<Attempt>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(attempts.iter().map(|attempt| AttemptView::of(attempt)))
+}
+
+/// None for a phase that never failed and was never retried.
 fn error_info<E>(
     batch: &Batch,
     phase: Phase,
     record: &PhaseRecord,
     ledger: impl Fn(Phase) -> Result<Vec<Arc<Attempt>>, E>,
-) -> Result<Option<Map<String, Value>>, E> {
-    let mut info = Map::new();
-    if let PhaseState::SkippedDependency { because } = &record.state {
-        info.insert("message".to_owned(), format!("{because}, which {phase} depends on, failed").into());
-        info.insert("dependency".to_owned(), because.to_string().into());
-    }
-    let failed_essays: Vec<(&Essay, &Option<PhaseError>)> = batch
-        .essays
-        .iter()
-        .zip(record.results.iter())
-        .filter_map(|(essay, result)| match result {
-            EssayResult::Failed { error, .. } => Some((essay, error)),
-            EssayResult::NotRun | EssayResult::Succeeded(_) => None,
-        })
-        .collect();
-    if let Some(PhaseError { error_code, category, message }) = record.error() {
-        info.insert("error_code".to_owned(), error_code.as_str().into());
-        info.insert("category".to_owned(), category.as_str().into());
-        info.insert("message".to_owned(), message.as_str().into());
-    }
-    if info.is_empty() && record.attempts < 2 {
+) -> Result<Option<ErrorInfo>, E> {
+    let error = record.error();
+    let because = match &record.state {
+        PhaseState::SkippedDependency { because } => Some(because),
+        _ => None,
+    };
+    if error.is_none() && because.is_none() && record.attempts < 2 {
         return Ok(None);
     }
-    let named = |(essay, error): &(&Essay, &Option<PhaseError>)| {
-        json!({
-            "essay_id": essay.id,
-            "error_code": error.as_ref().map(|error| error.error_code),
-            "message": error.as_ref().map(|error| &error.message),
-        })
+    let message = error.map(|error| error.message.clone());
+    let failed = batch.essays.iter().zip(record.results.iter()).filter_map(|(essay, result)| match result {
+        EssayResult::Failed { error, .. } => Some(FailedEssay {
+            essay_id: essay.id.clone(),
+            error_code: error.as_ref().map(|error| error.error_code),
+            message: error.as_ref().map(|error| error.message.clone()),
+        }),
+        EssayResult::NotRun | EssayResult::Succeeded(_) => None,
+    });
+    let again_at = match &record.state {
+        PhaseState::BackingOff { again_at, .. } => Some(again_at.to_timestamp()),
+        _ => None,
     };
-    let shown = failed_essays.iter().take(FAILED_ESSAYS).map(named).collect::<Vec<_>>();
-    info.insert("failed_essays".to_owned(), shown.into());
-    if let PhaseState::BackingOff { again_at, .. } = &record.state {
-        info.insert("next_retry_at".to_owned(), again_at.to_timestamp().to_string().into());
-    }
-    info.insert("retry_count".to_owned(), record.attempts.saturating_sub(1).into());
     let mut newest = ledger(phase)?;
     newest.truncate(RETRY_HISTORY);
-    let history = newest.iter().map(|attempt| attempt_view(attempt, |_| None)).collect::<Vec<_>>();
-    info.insert("retry_history".to_owned(), history.into());
-    Ok(Some(info))
+    Ok(Some(ErrorInfo {
+        error_code: error.map(|error| error.error_code),
+        category: error.map(|error| error.category),
+        message: message.or_else(|| Some(format!("{}, which {phase} depends on, failed", because?))),
+        dependency: because.map(|because| because.name()),
+        next_retry_at: again_at,
+        failed_essays: failed.take(FAILED_ESSAYS).collect(),
+        retry_count: record.attempts.saturating_sub(1),
+        retry_history: newest,
+    }))
 }
 
-/// One attempt, as clients read it. `essay_id` names the essay in a slot; where it gives none, the list of essays is
-/// left out and only their number shown.
-#[must_use]
-pub fn attempt_view<'a>(attempt: &Attempt, essay_id: impl Fn(u16) -> Option<&'a str>) -> Value {
-    let time = |millis: Option<Millis>| millis.map(Millis::to_timestamp);
-    let essay_ids: Option<Vec<&str>> = attempt.slots.iter().map(|&slot| essay_id(slot)).collect();
-    let end = attempt.end.as_ref();
-    let error = end.and_then(|end| end.error.as_ref());
-    let mut view = json!({
-        "attempt": attempt.number,
-        "trigger": attempt.trigger.as_str(),
-        "requested_by": attempt.requested_by,
-        "reason": attempt.reason,
-        "correlation_id": attempt.correlation_id,
-        "idempotency_key": attempt.origin.idempotency_key,
-        "traceparent": attempt.origin.traceparent,
-        "essay_count": attempt.slots.len(),
-        "enqueued_at": attempt.enqueued_at.to_timestamp(),
-        "dispatched_at": time(attempt.dispatched_at),
-        "started_at": time(attempt.started_at),
-        "ended_at": time(end.map(|end| end.at)),
-        "outcome": end.map(|end| end.outcome.as_str()),
-        "successful": end.map(|end| end.successful),
-        "failed": end.map(|end| end.failed),
-        "error_code": error.map(|error| error.error_code.as_str()),
-        "category": error.map(|error| error.category.as_str()),
-        "message": error.map(|error| error.message.as_str()),
-        "note": end.and_then(|end| end.note.as_deref()),
-    });
-    if let (Some(members), Some(lease)) = (view.as_object_mut(), &attempt.lease) {
-        members.insert("worker_id".to_owned(), lease.worker_id.as_str().into());
-        members.insert("lease_ms".to_owned(), lease.lease_ms.into());
+/// One attempt, as clients read it.
+#[derive(Debug, Serialize)]
+pub struct AttemptView<'a> {
+    attempt: u32,
+    trigger: &'static str,
+    requested_by: &'a str,
+    reason: Option<&'a str>,
+    correlation_id: Uuid,
+    idempotency_key: Option<&'a str>,
+    traceparent: Option<&'a str>,
+    essay_count: usize,
+    enqueued_at: Timestamp,
+    dispatched_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    outcome: Option<&'static str>,
+    successful: Option<u32>,
+    failed: Option<u32>,
+    error_code: Option<ErrorCode>,
+    category: Option<Category>,
+    message: Option<&'a str>,
+    note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_ms: Option<u64>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    essays: Option<EssaysOf<'a>>,
+}
+
+/// The essays of an attempt.
+#[derive(Debug, Serialize)]
+struct EssaysOf<'a> {
+    essay_ids: Vec<&'a str>,
+    /// None while it is open.
+    failed_essay_ids: Option<Vec<&'a str>>,
+}
+
+impl<'a> AttemptView<'a> {
+    /// `attempt` with the number of its essays.
+    #[must_use]
+    pub fn of(attempt: &'a Attempt) -> Self {
+        let time = |millis: Option<Millis>| millis.map(Millis::to_timestamp);
+        let end = attempt.end.as_ref();
+        let error = end.and_then(|end| end.error.as_ref());
+        let lease = attempt.lease.as_deref();
+        Self {
+            attempt: attempt.number,
+            trigger: attempt.trigger.as_str(),
+            requested_by: &attempt.requested_by,
+            reason: attempt.reason.as_deref(),
+            correlation_id: attempt.correlation_id,
+            idempotency_key: attempt.origin.idempotency_key.as_deref(),
+            traceparent: attempt.origin.traceparent.as_deref(),
+            essay_count: attempt.slots.len(),
+            enqueued_at: attempt.enqueued_at.to_timestamp(),
+            dispatched_at: time(attempt.dispatched_at),
+            started_at: time(attempt.started_at),
+            ended_at: time(end.map(|end| end.at)),
+            outcome: end.map(|end| end.outcome.as_str()),
+            successful: end.map(|end| end.successful),
+            failed: end.map(|end| end.failed),
+            error_code: error.map(|error| error.error_code),
+            category: error.map(|error| error.category),
+            message: error.map(|error| error.message.as_str()),
+            note: end.and_then(|end| end.note.as_deref()),
+            worker_id: lease.map(|lease| lease.worker_id.as_str()),
+            lease_ms: lease.map(|lease| lease.lease_ms),
+            essays: None,
+        }
     }
-    if let (Some(members), Some(essay_ids)) = (view.as_object_mut(), essay_ids)
-        && !essay_ids.is_empty()
-    {
-        let failed = end.map(|end| end.failed_slots.iter().filter_map(|&slot| essay_id(slot)).collect::<Vec<_>>());
-        members.insert("essay_ids".to_owned(), essay_ids.into());
-        members.insert("failed_essay_ids".to_owned(), failed.into());
+
+    /// `attempt` with its essays by name; `essay_id` gives that of a slot. Where it gives none, and where there are no
+    /// essays, only their number is shown.
+    #[must_use]
+    pub fn with_essays(attempt: &'a Attempt, essay_id: impl Fn(Slot) -> Option<&'a str>) -> Self {
+        let essay_ids: Option<Vec<_>> = attempt.slots.iter().map(|&slot| essay_id(slot)).collect();
+        let failed =
+            attempt.end.as_ref().map(|end| end.failed_slots.iter().filter_map(|&slot| essay_id(slot)).collect());
+        let essays = essay_ids.filter(|essay_ids| !essay_ids.is_empty());
+        let essays = essays.map(|essay_ids| EssaysOf { essay_ids, failed_essay_ids: failed });
+        Self { essays, ..Self::of(attempt) }
     }
-    view
 }

@@ -3,10 +3,11 @@
 use tokio::sync::oneshot;
 
 use super::request::{Cause, Claim, Request, Settlement};
-use super::{Engine, Error, content_id, notices, orchestrator};
+use super::{Engine, Error, content_id, inbound, notices, orchestrator};
 use crate::bus::Delivery;
-use crate::contract::Message;
+use crate::contract::events::BatchPhaseOutcome;
 use crate::contract::idempotency::Key;
+use crate::contract::{Envelope, Message, Topic};
 use crate::crash::{self, Point};
 use crate::store::Commit;
 
@@ -48,12 +49,18 @@ impl Engine {
     /// Consumes a command together with the outcome of its attempt, and stores the texts that this made: one step, as if
     /// the outcome had come by the bus, and whoever watches sees it so. A command that was handled before is used up, and
     /// so is one whose attempt is over.
-    pub async fn conclude(&self, delivery: Delivery, outcome: Message, contents: Vec<String>) {
+    pub async fn conclude(&self, delivery: Delivery, outcome: Envelope<BatchPhaseOutcome>, contents: Vec<String>) {
+        let shown = Message::new(Topic::ElsBatchPhaseOutcome, outcome.data.batch_id.clone(), &outcome);
+        let shown = match shown {
+            Ok(shown) => shown,
+            Err(error) => return self.reject(delivery, &error.to_string()).await,
+        };
         let (group, sequence) = (delivery.group(), delivery.sequence());
         let cause = Cause::Command { group, sequence, key: Key::of(group.service(), delivery.message()) };
-        let step = orchestrator::step_of(&outcome, cause).map(|(mut request, answer)| {
+        let step = inbound::phase_outcome(outcome).map(|inbound| {
+            let (mut request, answer) = orchestrator::step_of(inbound, cause);
             request.submission.contents = contents;
-            request.submission.shown = Some(outcome);
+            request.submission.shown = Some(shown);
             (request, answer)
         });
         let pending = orchestrator::send(self, step).await;

@@ -42,7 +42,7 @@ pub(super) struct Inbound {
 pub(super) fn read(message: &Message) -> Result<Inbound, Unreadable> {
     match message.topic {
         Topic::ClientBatchPipelineRequest => pipeline_request(message),
-        Topic::ElsBatchPhaseOutcome => phase_outcome(message),
+        Topic::ElsBatchPhaseOutcome => phase_outcome(envelope(message)?),
         Topic::BatchContentProvisioningCompleted => content_provisioned(message),
         Topic::StudentAssociationsConfirmed => associations_confirmed(message),
         Topic::BatchEssaysReady => essays_ready(message),
@@ -118,8 +118,8 @@ struct OutcomeMetadata {
     essay_errors: BTreeMap<String, PhaseError>,
 }
 
-fn phase_outcome(message: &Message) -> Result<Inbound, Unreadable> {
-    let envelope = envelope::<BatchPhaseOutcome>(message)?;
+/// What the outcome of a phase asks for.
+pub(super) fn phase_outcome(envelope: Envelope<BatchPhaseOutcome>) -> Result<Inbound, Unreadable> {
     let correlation_id = correlation_id(&envelope);
     let mut outcome = envelope.data;
     // An essay in both lists did not come out.

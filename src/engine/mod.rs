@@ -438,6 +438,16 @@ impl Engine {
         self.shared.store.failure()
     }
 
+    /// Gives this handle back, after [`Engine::shutdown`]. Blocks: with the last one the store closes.
+    ///
+    /// # Errors
+    /// As [`Store::close`].
+    pub fn close(self) -> Result<(), store::Error> {
+        let store = self.shared.store.clone();
+        drop(self);
+        store.close()
+    }
+
     /// Ends every task and partition, and waits for them. What is not consumed then comes again at the next start.
     pub async fn shutdown(&self) {
         self.shared.stop.cancel();

@@ -7,8 +7,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::request::{Cause, Request, StepReply, StepRequest};
 use super::{Engine, Error, Submission, inbound};
 use crate::bus::{Delivery, Subscription};
+use crate::contract::Group;
 use crate::contract::idempotency::Key;
-use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
 
 /// How many messages may be on their way through the partitions at once.
@@ -50,12 +50,12 @@ pub(super) enum Pending {
 /// A step that is to be asked for, and where its answer comes.
 type Asked = (StepRequest, oneshot::Receiver<Result<StepReply, Error>>);
 
-/// The step that `message` asks for, with what it uses up.
-pub(super) fn step_of(message: &Message, cause: Cause) -> Result<Asked, inbound::Unreadable> {
-    let inbound::Inbound { batch, input, correlation_id, origin } = inbound::read(message)?;
+/// The step that a message asks for, with what it uses up.
+pub(super) fn step_of(inbound: inbound::Inbound, cause: Cause) -> Asked {
+    let inbound::Inbound { batch, input, correlation_id, origin } = inbound;
     let (reply, answer) = oneshot::channel();
     let submission = Submission::new(input, correlation_id).from_origin(origin);
-    Ok((StepRequest { batch, submission, cause, reply }, answer))
+    (StepRequest { batch, submission, cause, reply }, answer)
 }
 
 /// Hands a step to its partition.
@@ -73,10 +73,11 @@ pub(super) async fn send(engine: &Engine, step: Result<Asked, inbound::Unreadabl
 
 /// What a delivered message asks for.
 fn asked(delivery: &Delivery) -> Result<Asked, inbound::Unreadable> {
+    let inbound = inbound::read(delivery.message())?;
     let message = delivery.message().clone();
     let (group, sequence, deliveries) = (delivery.group(), delivery.sequence(), delivery.count());
     let key = Key::of(group.service(), &message);
-    step_of(delivery.message(), Cause::Message { group, sequence, key, message, deliveries })
+    Ok(step_of(inbound, Cause::Message { group, sequence, key, message, deliveries }))
 }
 
 /// Waits for what came of it, and lets go of the message.

@@ -129,7 +129,7 @@ impl Partition {
             round.conclude(number, Ok(()), &listeners);
             return;
         }
-        self.on_their_way.close(number, &round);
+        self.on_their_way.close(number, &mut round);
         self.store.commit_then(commit, move |committed| round.conclude(number, committed, &listeners));
     }
 
@@ -274,9 +274,12 @@ impl Partition {
             Cause::Timer(timer) => self.clock.now().max(timer.due),
             Cause::Request | Cause::Message { .. } | Cause::Command { .. } | Cause::Job { .. } => self.clock.now(),
         };
-        if let Cause::Message { group, key, .. } | Cause::Command { group, key, .. } = cause
-            && self.is_completed(*group, key, now)?
-        {
+        let is_repetition = match cause {
+            Cause::Message { group, key, .. } => self.is_completed(*group, key, now)?,
+            Cause::Command { group, sequence, .. } => self.is_used_up(*group, *sequence)?,
+            Cause::Request | Cause::Timer(_) | Cause::Job { .. } => false,
+        };
+        if is_repetition {
             return Ok(Ok(StepReply::Duplicate));
         }
         let old = self.record(id)?;
@@ -392,10 +395,13 @@ impl Partition {
                 member.outcome = Some(MemberOutcome { at: self.clock.now(), what });
                 round.commit.put_member(job, place, &member)?;
             }
-            Cause::Command { group, sequence, .. } if matches!(answer, Ok(StepReply::Duplicate)) => {
-                round.commit.consume(group, sequence);
+            Cause::Command { group, sequence, key: _ } => {
+                if !matches!(answer, Ok(StepReply::Duplicate)) {
+                    round.commit.consume(group, sequence);
+                    self.on_their_way.use_up(group, sequence);
+                    round.used_up.push((group, sequence));
+                }
             }
-            Cause::Command { group, sequence, key } => self.consume(round, group, sequence, key),
             Cause::Message { group, sequence, key, message, deliveries } => {
                 match answer {
                     Ok(StepReply::Done(_) | StepReply::Answered(_) | StepReply::Replayed(_)) => {}
@@ -442,6 +448,12 @@ impl Partition {
             return Ok(true);
         }
         Ok(self.store.key_expiry(group, key)?.is_some_and(|expires| expires > now))
+    }
+
+    /// Whether a command lies in the outbox no more. The only one who sends it is this engine, once, and with its end it
+    /// leaves the outbox in one commit; so that is all that has to be known, and it needs no key.
+    fn is_used_up(&self, group: Group, sequence: Sequence) -> Result<bool, store::Error> {
+        Ok(self.on_their_way.is_used_up(group, sequence) || !self.store.is_in_outbox(group, sequence)?)
     }
 
     fn claim(&mut self, group: Group, key: Key) -> Result<Claim, Error> {

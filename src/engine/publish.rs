@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::contract::{Envelope, Headers, Message, SCHEMA_VERSION, metadata, span_of, traceparent_of_span};
+use crate::contract::{Envelope, Message, SCHEMA_VERSION, metadata, span_of, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Millis, Outgoing};
 use crate::store;
 
@@ -37,8 +37,7 @@ fn enveloped(event_id: Uuid, batch: BatchId, at: Millis, outgoing: Outgoing) -> 
         data,
         metadata: said,
     };
-    let headers = Headers { event_id, trace_id: correlation_id };
-    Message::new(topic, batch.to_string(), headers, &envelope).map_err(|error| store::Error::Corrupt(error.to_string()))
+    Message::new(topic, batch.to_string(), &envelope).map_err(|error| store::Error::Corrupt(error.to_string()))
 }
 
 /// The storage id of a text that is stored here: the SHA-256 of its bytes, in hex.

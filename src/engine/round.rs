@@ -1,6 +1,6 @@
 //! A round: what a partition has stepped, on its way to the disk, and what is said once it is there.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -17,7 +17,7 @@ use crate::contract::idempotency::Key;
 use crate::contract::{Group, Notice};
 use crate::crash::{self, Point};
 use crate::domain::{Attempt, Batch, BatchId, Millis, Phase};
-use crate::store::{self, Commit};
+use crate::store::{self, Commit, Sequence};
 
 /// What has been stepped and is not durable yet.
 #[derive(Default)]
@@ -29,6 +29,8 @@ pub(super) struct Round {
     pub(super) attempts: Vec<(BatchId, Phase, Arc<Attempt>)>,
     /// Keys of messages that were completed.
     pub(super) completed: Vec<(Group, Key)>,
+    /// Commands that left the outbox.
+    pub(super) used_up: Vec<(Group, Sequence)>,
     pub(super) due: Vec<Millis>,
     pub(super) recalls: Vec<Recall>,
     /// What users are told, in order.
@@ -66,7 +68,7 @@ pub(super) struct Listeners {
 impl Round {
     /// Says what the round came to. Runs on the committer's thread once that is known, so it does nothing that blocks.
     pub(super) fn conclude(self, number: u64, committed: Result<(), store::Error>, listeners: &Listeners) {
-        let Self { commit: _, records, attempts, completed: _, due, recalls, notices, reservations, answers } = self;
+        let Self { records, attempts, due, recalls, notices, reservations, answers, .. } = self;
         let Listeners { durable, timers, bus, failed } = listeners;
         crash::reach(Point::StepAnswer);
         let committed = committed.map_err(Error::from);
@@ -121,6 +123,7 @@ pub(super) struct OnTheirWay {
     /// The newest record of a batch, and the round that made it.
     records: HashMap<BatchId, (u64, Arc<Batch>)>,
     completed: HashMap<(Group, Key), u64>,
+    used_up: HashSet<(Group, Sequence)>,
     /// Oldest first.
     rounds: VecDeque<Trace>,
 }
@@ -130,6 +133,7 @@ struct Trace {
     number: u64,
     records: Vec<BatchId>,
     completed: Vec<(Group, Key)>,
+    used_up: Vec<(Group, Sequence)>,
 }
 
 impl OnTheirWay {
@@ -150,16 +154,26 @@ impl OnTheirWay {
         self.completed.insert((group, key), number);
     }
 
+    pub(super) fn is_used_up(&self, group: Group, sequence: Sequence) -> bool {
+        self.used_up.contains(&(group, sequence))
+    }
+
+    /// The open round takes a command out of the outbox.
+    pub(super) fn use_up(&mut self, group: Group, sequence: Sequence) {
+        self.used_up.insert((group, sequence));
+    }
+
     /// The round of this number is on its way.
-    pub(super) fn close(&mut self, number: u64, round: &Round) {
+    pub(super) fn close(&mut self, number: u64, round: &mut Round) {
         let records = round.records.iter().map(|record| record.id).collect();
-        self.rounds.push_back(Trace { number, records, completed: round.completed.clone() });
+        let (completed, used_up) = (std::mem::take(&mut round.completed), std::mem::take(&mut round.used_up));
+        self.rounds.push_back(Trace { number, records, completed, used_up });
     }
 
     /// Forgets what is durable, which is found elsewhere.
     pub(super) fn arrived(&mut self, durable: u64) {
-        while let Some(Trace { number, records, completed }) = self.rounds.pop_front_if(|trace| trace.number <= durable)
-        {
+        while let Some(trace) = self.rounds.pop_front_if(|trace| trace.number <= durable) {
+            let Trace { number, records, completed, used_up } = trace;
             for id in records {
                 if self.records.get(&id).is_some_and(|(newest, _)| *newest == number) {
                     self.records.remove(&id);
@@ -169,6 +183,10 @@ impl OnTheirWay {
                 if self.completed.get(&key) == Some(&number) {
                     self.completed.remove(&key);
                 }
+            }
+            // Nothing leaves the outbox twice.
+            for command in used_up {
+                self.used_up.remove(&command);
             }
         }
     }

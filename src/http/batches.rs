@@ -14,14 +14,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag, parse};
+use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag};
 use super::openapi::schemas::{Time, one_text, written};
 use super::openapi::state::PipelineState;
+use super::whole::parse;
 use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
 use crate::contract::{BatchClientStatus, BatchStatus, CourseCode, PhaseName, ProcessingPipelineState, Text};
 use crate::domain::step::{NewEssay, Registration};
-use crate::domain::view::pipeline_state;
+use crate::domain::view::{ErrorInfo, pipeline_state};
 use crate::domain::{Batch, BatchId, Input, MAX_ESSAYS, Millis, Phase, Rejected};
 use crate::engine::{Reader, Submission, content_id};
 
@@ -210,10 +211,15 @@ pub(super) async fn status(
         stuck_since: stuck_since.map(Millis::to_timestamp),
         stale: batch.stale_phases().into_iter().map(Phase::name).collect(),
     };
-    let body = Bytes::from(serde_json::to_vec(&body).map_err(|_| Problem::broken())?);
+    let mut json = Vec::with_capacity(USUAL_STATUS_BYTES);
+    serde_json::to_writer(&mut json, &body).map_err(|_| Problem::broken())?;
+    let body = Bytes::from(json);
     gateway.views.put(&batch, stuck_since, body.clone());
     Ok(shown(&batch, body))
 }
+
+/// How many bytes a status of a batch that went well fits into.
+const USUAL_STATUS_BYTES: usize = 1_024;
 
 fn shown(batch: &Batch, body: Bytes) -> Response {
     (etag(batch), [(header::CONTENT_TYPE, "application/json")], body).into_response()
@@ -227,7 +233,7 @@ pub(super) struct StatusBody<'a> {
     details: StatusDetails,
     batch_context: StatusContext<'a>,
     #[schemars(with = "PipelineState")]
-    pipeline_state: ProcessingPipelineState,
+    pipeline_state: ProcessingPipelineState<ErrorInfo>,
     /// Since when a phase has been over half its deadline.
     #[schemars(with = "Option<Time>")]
     stuck_since: Option<Timestamp>,
@@ -257,7 +263,7 @@ pub(super) struct StatusContext<'a> {
 /// A batch as it is now.
 pub(super) struct BatchState {
     pub(super) batch: Arc<Batch>,
-    pub(super) pipeline_state: ProcessingPipelineState,
+    pub(super) pipeline_state: ProcessingPipelineState<ErrorInfo>,
     now: Millis,
 }
 

@@ -1,5 +1,6 @@
 //! What every request has: a correlation id, perhaps a user, perhaps a JSON body.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::Bytes;
@@ -9,6 +10,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,7 +22,8 @@ use super::body::Received;
 use super::browsers::{self, Browsers};
 pub(super) use super::identity::Identity;
 use super::metrics::{Requests, method_name};
-use super::problem::Problem;
+use super::problem::{self, Problem};
+use super::whole;
 use crate::contract::{is_traceparent, metadata, traceparent_of_span};
 use crate::domain::{Batch, BatchId, Origin};
 use crate::engine::{Answer, Engine, RequestKey, Submission};
@@ -47,11 +50,14 @@ pub(super) async fn correlate(
     let traceparent = sent_traceparent(request.headers());
     let traceparent = traceparent.and_then(|parent| traceparent_of_span(parent, fastrand::u64(..)));
     let sent = request.headers().get(CORRELATION_ID).and_then(|value| value.to_str().ok());
-    let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(Uuid::new_v4);
+    let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(fresh_id);
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
     let mut response = match pages.admit(request.method(), request.headers()) {
-        Ok(()) => next.run(request).instrument(span.clone()).await,
+        Ok(()) => {
+            let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
+            answered.unwrap_or_else(|panic| problem::panicked(panic.as_ref()))
+        }
         Err(problem) => problem.into_response(),
     };
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| Problem::of_plain(&response));
@@ -74,6 +80,11 @@ pub(super) async fn correlate(
     route.count(method, response.status(), began.elapsed());
     span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "a request was answered"));
     response
+}
+
+/// An id that nobody has used. It connects and opens nothing, so it may be guessed, and the system need not be asked.
+fn fresh_id() -> Uuid {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid()
 }
 
 /// The trace that a request says it belongs to.
@@ -132,7 +143,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Gateway> for Body<T> {
             let parts = [method.as_str().as_bytes(), path.as_bytes(), user.as_bytes(), &bytes];
             let key = name.as_deref().map(|name| RequestKey::new(name, &parts));
             let origin = Origin { idempotency_key: name, traceparent };
-            parse(&bytes).map(|value| Self { value, named: Named { key, origin, _share: share } })
+            whole::parse(&bytes).map(|value| Self { value, named: Named { key, origin, _share: share } })
         };
         if size < LARGE_BODY_BYTES {
             return read();
@@ -192,7 +203,7 @@ pub(super) fn answer(status: StatusCode, batch: &Batch, body: &Value) -> Answer 
     Answer { fingerprint: [0; 32], status: status.as_u16(), headers, body: body.to_string().into_bytes() }
 }
 
-/// Reads `bytes`, and names the field that is wrong.
+/// Reads `bytes` as they are, and names the field that is wrong.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     // The reader does not look into the texts of members that nobody asks for, and JSON is UTF-8 throughout.
     let Ok(text) = std::str::from_utf8(bytes) else {
@@ -272,4 +283,34 @@ pub(super) fn page_size(asked: Option<usize>, default: usize) -> Result<usize, P
     let limit = asked.unwrap_or(default);
     let is_possible = (1..=MAX_PAGE).contains(&limit);
     if is_possible { Ok(limit) } else { Err(Problem::invalid(format!("limit is between 1 and {MAX_PAGE}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_for_like_any_error() {
+        async fn breaks() {
+            let nothing: [u8; 0] = [];
+            let _ = nothing[CORRELATION_ID.as_str().len()];
+        }
+        let around = (Browsers::default(), Requests::default());
+        let router =
+            Router::new().route("/breaks", get(breaks)).layer(middleware::from_fn_with_state(around, correlate));
+        let id = Uuid::from_u128(7).to_string();
+        let request = Request::get("/breaks").header(CORRELATION_ID, &id).body(Body::empty()).expect("a request");
+        let response = router.oneshot(request).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[CORRELATION_ID], *id);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let body: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((&body["correlation_id"], body["error"].is_string()), (&Value::from(id), true), "{body}");
+    }
 }

@@ -34,6 +34,7 @@ pub mod test_api;
 mod tls;
 mod tokens;
 mod views;
+mod whole;
 mod workers;
 
 use std::sync::{Arc, OnceLock};
@@ -43,7 +44,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{delete, get, patch, post};
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
 
 pub use access::{Access, Bearers, Role};
 use access::{for_listeners, for_role, for_users};
@@ -63,11 +63,8 @@ use views::Views;
 
 use crate::engine::Engine;
 
-/// The largest body of a request that carries no essays, in bytes. A registration with a thousand ids of 255 characters
-/// fits.
-const MAX_BODY_BYTES: usize = 2 * 1_024 * 1_024;
-
-/// The largest body of a request that carries essays, in bytes. Larger batches come in several requests.
+/// The largest body of a request that carries essays, in bytes. Larger batches come in several requests. Every other
+/// has at most axum's 2 MiB, into which a registration with a thousand ids of 255 characters fits.
 const MAX_ESSAYS_BODY_BYTES: usize = 16 * 1_024 * 1_024;
 
 /// What handlers share. Its clones, of which every request has several, are one.
@@ -147,8 +144,7 @@ pub fn router(gateway: Gateway) -> Router {
         .merge(page::routes().merge(openapi::routes()).layer(browsers::page()))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(CatchPanicLayer::custom(problem::panicked))
+        // One layer for all that every request needs: each is boxed and cloned for every request.
         .layer(middleware::from_fn_with_state((browsers.clone(), gateway.requests.clone()), context::correlate))
         .with_state(gateway);
     match browsers.layer() {

@@ -54,12 +54,13 @@ macro_rules! assets {
     };
 }
 
-static ASSETS: [Asset; 33] = assets! {
+static ASSETS: [Asset; 34] = assets! {
     "/", HTML, "page/index.html";
     "/page/style.css", CSS, "page/style.css";
     "/page/views.css", CSS, "page/views.css";
     "/page/api.js", SCRIPT, "page/api.js";
     "/page/app.js", SCRIPT, "page/app.js";
+    "/page/bar.js", SCRIPT, "page/bar.js";
     "/page/batch.js", SCRIPT, "page/batch.js";
     "/page/bulk.js", SCRIPT, "page/bulk.js";
     "/page/cancel.js", SCRIPT, "page/cancel.js";

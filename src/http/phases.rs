@@ -19,7 +19,7 @@ use super::{Gateway, Problem, credits};
 use crate::contract::Text;
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::domain::step::{RetryRequest, Selection};
-use crate::domain::view::attempt_view;
+use crate::domain::view::AttemptView;
 use crate::domain::{AttemptOutcome, Batch, BatchId, Input, LateOutcome, MAX_ESSAYS, Phase, PhaseState, Rejected};
 use crate::engine::{DEFAULT_RETRY_REASON, Engine, Reader, Submission};
 
@@ -251,7 +251,7 @@ pub(super) async fn attempts(
         let open = batch.phase_state(phase).and_then(|state| state.open_attempt());
         let open = open.filter(|attempt| attempt.number >= from && ended.len() < limit);
         let listed = ended.iter().chain(open.map(AsRef::as_ref));
-        let attempts: Vec<_> = listed.map(|attempt| attempt_view(attempt, essay_id)).collect();
+        let attempts: Vec<_> = listed.map(|attempt| AttemptView::with_essays(attempt, essay_id)).collect();
         let last = ended.last().map_or(from, |attempt| attempt.number);
         let total = batch.phase(phase).map_or(0, |record| record.attempts);
         let next_from = (ended.len() == limit && last < total).then(|| last + 1);

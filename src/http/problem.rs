@@ -307,8 +307,8 @@ pub(super) async fn wrong_method() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, codes::METHOD_NOT_ALLOWED, error)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+/// The answer of a handler that panicked.
+pub(super) fn panicked(panic: &(dyn Any + Send)) -> Response {
     let reason = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
     tracing::error!(reason = reason.unwrap_or_default(), "a handler panicked");
     let error = "the server made a mistake; nothing was promised";

@@ -16,12 +16,12 @@ use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::access::for_role;
 use super::body::{Bodies, Received};
-use super::context::{correlate, parse};
+use super::context::correlate;
 use super::metrics::Requests;
+use super::whole::parse;
 use super::{Access, Gateway, Limits, Problem, Role, backup, problem, router};
 use crate::contract::Topic;
 use crate::domain::Millis;
@@ -154,7 +154,6 @@ pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits, a
     for_role(Role::Operator, access, routes)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn_with_state((access.browsers.clone(), Requests::default()), correlate))
         .with_state(Tests { backstage, bodies: Bodies::new(limits) })
         .fallback(move |request: Request| {

@@ -373,6 +373,11 @@ mod tests {
         assert_eq!(archive.read(1, 9, 9, 1).expect("read")[0].0, 3);
         archive.remove_forgotten().expect("removed");
         assert_eq!((archive.bounds(), fs::read_dir(&archive.directory).expect("there").count()), (Some((3, 4)), 1));
+        // What was committed meanwhile has made the newest too old as well.
+        archive.forget_before(9);
+        archive.remove_forgotten().expect("removed");
+        assert_eq!((archive.bounds(), numbers(&archive, 0)), (Some((3, 4)), vec![]), "it says how far the files go");
+        assert_eq!(Archive::open(&options).expect("opened").bounds(), Some((3, 4)));
         archive.clear().expect("cleared");
         assert_eq!((archive.bounds(), archive.directory.exists()), (None, false));
     }

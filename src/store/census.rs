@@ -236,7 +236,7 @@ mod tests {
                 _ => Facet::Phase(Phase::Nlp, PipelineExecutionStatus::ALL[self.random.usize(0..4)]),
             };
             let listing = keys::listing(&format!("user-{}", batch % 7), facet);
-            let listed = keys::listed(&listing, Millis(9), BatchId(Uuid::from_u128(batch)));
+            let listed = keys::listed(listing, Millis(9), BatchId(Uuid::from_u128(batch)));
             let is_there = self.tree.contains_key(&listed).expect("it can be read");
             let value = if is_there { None } else { Some(sled::IVec::default()) };
             let mut writes = vec![Write { which: Which::State, key: listed.into(), value }];

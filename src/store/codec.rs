@@ -49,8 +49,16 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     encode_as(VERSION, value)
 }
 
+/// Encodes a stored type most of which is `size` bytes of something.
+pub(super) fn encode_sized<T: Serialize>(size: usize, value: &T) -> Result<Vec<u8>, Error> {
+    encode_into(Vec::with_capacity(size + USUAL), VERSION, value)
+}
+
 fn encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::with_capacity(USUAL);
+    encode_into(Vec::with_capacity(USUAL), version, value)
+}
+
+fn encode_into<T: Serialize>(mut bytes: Vec<u8>, version: u8, value: &T) -> Result<Vec<u8>, Error> {
     bytes.push(version);
     bincode::serde::encode_into_std_write(value, &mut bytes, LAYOUT)
         .map_err(|error| Error::Corrupt(error.to_string()))?;

@@ -116,7 +116,7 @@ impl Commit {
     /// Lists the batch under what has become true of it, and no longer under what has not.
     fn list(&mut self, old: Option<&Batch>, new: &Batch) {
         let (owner, registered_at) = (&new.details.user_id, new.details.registered_at);
-        let key = |facet: Facet| keys::listed(&keys::listing(owner, facet), registered_at, new.id);
+        let key = |facet: Facet| keys::listed(keys::listing(owner, facet), registered_at, new.id);
         let (before, after) = (old.map(Batch::facets).unwrap_or_default(), new.facets());
         for facet in before.iter().filter(|facet| !after.contains(facet)) {
             self.delete(key(*facet));
@@ -219,7 +219,7 @@ impl Commit {
     }
 
     fn send(&mut self, group: Option<Group>, message: Message, is_event: bool) -> Result<(), Error> {
-        let stored = codec::encode(&StoredMessage::of(&message))?.into();
+        let stored = codec::encode_sized(message.body.len(), &StoredMessage::of(&message))?.into();
         self.messages.push(Outgoing { group, stored, message, is_event });
         Ok(())
     }

@@ -73,17 +73,19 @@ pub(super) enum Durability {
 }
 
 impl Durability {
-    /// Opens the log for syncing and makes the directories themselves durable.
-    pub(super) fn new(options: &Options, database: &Path) -> Result<Self, Error> {
+    /// Opens the log for syncing, and makes the directories themselves durable where that was not done before.
+    pub(super) fn new(options: &Options, database: &Path, is_new: bool) -> Result<Self, Error> {
         if !options.durable {
             return Ok(Self::None);
         }
         let unfit = |error: io::Error| directory_error(&options.directory, &error);
         let log = OpenOptions::new().read(true).write(true).open(database.join("db")).map_err(unfit)?;
         let blobs = BlobDirectory { path: database.join("blobs"), seen: None };
-        let parent = options.directory.canonicalize().map_err(unfit)?;
-        for directory in [blobs.path.as_path(), database, &options.directory].into_iter().chain(parent.parent()) {
-            sync_directory(directory).map_err(unfit)?;
+        if is_new {
+            let parent = options.directory.canonicalize().map_err(unfit)?;
+            for directory in [blobs.path.as_path(), database, &options.directory].into_iter().chain(parent.parent()) {
+                sync_directory(directory).map_err(unfit)?;
+            }
         }
         Ok(Self::Fdatasync { log, blobs })
     }

@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::journal::Replay;
+use super::open::{LET_GO, open_unlocked};
 use super::seal;
-use super::{Error, LET_GO, Options, disk, keys, open_unlocked};
+use super::{Error, Options, disk, keys};
 
 const MAGIC: &[u8; 8] = b"rephase1";
 
@@ -64,6 +65,11 @@ impl Mark {
 
 fn path_of(directory: &Path) -> PathBuf {
     directory.join("DURABLE")
+}
+
+/// Whether the store in `directory` has a mark.
+pub(super) fn is_marked(directory: &Path) -> io::Result<bool> {
+    path_of(directory).try_exists()
 }
 
 /// Writes the mark.

@@ -73,10 +73,10 @@ impl Write {
 }
 
 /// A version that does not know what may lie behind the last frame does not know this one either.
-const MAGIC: &[u8; 8] = b"rephaseK";
+const MAGIC: [u8; 8] = *b"rephaseK";
 
 /// Nothing lies behind the last frame.
-const OLD_MAGIC: &[u8; 8] = b"rephaseJ";
+const OLD_MAGIC: [u8; 8] = *b"rephaseJ";
 
 const HEADER_BYTES: usize = 32;
 
@@ -86,9 +86,9 @@ const MAX_KEPT_BYTES: usize = 1_024 * 1_024;
 /// The checksum and the length before the body of a frame.
 const FRAME_HEADER_BYTES: usize = 8;
 
-fn header(magic: &[u8; 8], after: u64) -> [u8; HEADER_BYTES] {
+fn header(magic: [u8; 8], after: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
-    bytes[..8].copy_from_slice(magic);
+    bytes[..8].copy_from_slice(&magic);
     bytes[8..16].copy_from_slice(&after.to_be_bytes());
     let checksum = crc32fast::hash(&bytes[..16]);
     bytes[16..20].copy_from_slice(&checksum.to_be_bytes());
@@ -209,9 +209,13 @@ impl Journal {
     pub(super) fn begin(directory: &Path, after: u64) -> io::Result<Self> {
         let directory = directory_of(directory);
         fs::create_dir_all(&directory)?;
-        let number = segments(&directory)?.last().map_or(0, |last| last + 1);
+        let last = segments(&directory)?.last().copied();
+        let number = last.map_or(0, |last| last + 1);
         let file = make(&directory, number, after)?;
-        if let Some(parent) = directory.parent() {
+        // Without a segment it is new, or as good as that.
+        if last.is_none()
+            && let Some(parent) = directory.parent()
+        {
             File::open(parent)?.sync_all()?;
         }
         Ok(Self { directory, number, file, frame: Vec::new() })
@@ -343,7 +347,7 @@ pub(super) fn replay(store: &Path) -> io::Result<Result<Replay, String>> {
         let mut cursor = Cursor(&bytes);
         let head = cursor.take(HEADER_BYTES);
         let after = head.and_then(|head| Some(u64::from_be_bytes(head.get(8..16)?.try_into().ok()?)));
-        let is_header = |after: &u64| [MAGIC, OLD_MAGIC].iter().any(|magic| head == Some(&header(magic, *after)[..]));
+        let is_header = |after: &u64| [MAGIC, OLD_MAGIC].iter().any(|magic| head == Some(&header(*magic, *after)[..]));
         let Some(after) = after.filter(is_header) else {
             // Nothing is written to a segment before its header is durable.
             if bytes.len() <= HEADER_BYTES {

@@ -41,7 +41,7 @@ impl Store {
         let mut lists = Vec::with_capacity(facets.len());
         for facet in facets {
             let prefix = keys::listing(owner, *facet);
-            let key = |place: Listed| keys::listed(&prefix, place.registered_at, place.batch);
+            let key = |place: Listed| keys::listed(prefix.clone(), place.registered_at, place.batch);
             let keys = self.shared.state.range(key(start)..key(end)).keys().rev();
             lists.push(keys.map(|key| entry(&key.map_err(failed)?)).peekable());
         }

@@ -174,6 +174,14 @@ impl Store {
         entries.take(limit).map(entry).collect()
     }
 
+    /// Whether `group` has not consumed the message of this number.
+    ///
+    /// # Errors
+    /// As [`Store::batch`].
+    pub fn is_in_outbox(&self, group: Group, sequence: Sequence) -> Result<bool, Error> {
+        self.shared.state.contains_key(keys::outbox(group, sequence)).map_err(failed)
+    }
+
     /// The number of the oldest message that `group` has not consumed, and that of the next one to come.
     ///
     /// # Errors

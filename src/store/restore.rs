@@ -12,9 +12,10 @@ use super::disk::{DirectoryLock, Durability, directory_error};
 use super::layers::Tree;
 use super::lines::{BACKUP_VERSION, KINDS, Line, from_json};
 use super::migrate::FORMAT_VERSION;
+use super::open::{damaged, open_unlocked};
 use super::read::{self, failed};
 use super::stored::{StoredJob, StoredLetter};
-use super::{Checked, Error, Options, codec, damaged, keys, open_unlocked, verify};
+use super::{Checked, Error, Options, codec, keys, verify};
 use crate::contract::idempotency::Key;
 use crate::domain::Millis;
 
@@ -153,7 +154,7 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
     writer.put(keys::FORMAT.to_vec(), FORMAT_VERSION.to_be_bytes().to_vec())?;
     writer.flush()?;
     database.flush().map_err(failed)?;
-    let mut durability = Durability::new(options, &path)?;
+    let mut durability = Durability::new(options, &path, true)?;
     durability.sync().map(drop).map_err(|error| directory_error(&options.directory, &error))
 }
 

@@ -56,7 +56,7 @@ impl Store {
         }
         let (owner, registered_at) = (&batch.details.user_id, batch.details.registered_at);
         for facet in batch.facets() {
-            commit.delete(keys::listed(&keys::listing(owner, facet), registered_at, id));
+            commit.delete(keys::listed(keys::listing(owner, facet), registered_at, id));
         }
         for place in 0..batch.essays.len() {
             for hash in batch.storage_ids(place).filter_map(keys::hash_of) {

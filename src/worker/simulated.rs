@@ -15,8 +15,7 @@ use crate::bus::{Delivery, Recall, Subscription};
 use crate::contract::commands::CommandBase;
 use crate::contract::events::BatchPhaseOutcome;
 use crate::contract::{
-    BatchStatus, Envelope, EssayRef, Headers, Message, SCHEMA_VERSION, Topic, metadata, services, span_of,
-    traceparent_of_span,
+    BatchStatus, Envelope, EssayRef, Message, SCHEMA_VERSION, Topic, metadata, services, span_of, traceparent_of_span,
 };
 use crate::crash::{self, Point};
 use crate::domain::{BatchId, Input, Millis, Phase, PhaseError, Slot};
@@ -95,7 +94,7 @@ enum Made {
     /// Nobody waits for it any more.
     Nothing,
     /// Its outcome, and the texts that it made.
-    Outcome(Message, Vec<String>),
+    Outcome(Box<Envelope<BatchPhaseOutcome>>, Vec<String>),
     /// The same, sent on its way as a fault rule wants: broken, or twice.
     Messages(Vec<Message>, Vec<String>),
 }
@@ -112,7 +111,7 @@ async fn handle(engine: Engine, mut delivery: Delivery, phase: Phase, faults: &F
     crash::reach(Point::WorkerResult);
     match made {
         Ok(Made::Nothing) => settle(&engine, delivery, Vec::new(), Vec::new()).await,
-        Ok(Made::Outcome(outcome, contents)) => engine.conclude(delivery, outcome, contents).await,
+        Ok(Made::Outcome(outcome, contents)) => engine.conclude(delivery, *outcome, contents).await,
         Ok(Made::Messages(publish, contents)) => settle(&engine, delivery, publish, contents).await,
         Err(error) => engine.reject(delivery, &error.to_string()).await,
     }
@@ -171,17 +170,19 @@ async fn run(
             None => processed.push(process(engine, task.phase, essay, &mut contents).await?),
         }
     }
-    let outcome = task.outcome(engine.clock().now(), processed, errors, fault);
-    let mut message = outcome.map_err(|error| Error::Unavailable(error.to_string()))?;
+    let unwritable = |error: serde_json::Error| Error::Unavailable(error.to_string());
+    let outcome = task.outcome(engine.clock().now(), processed, errors, fault).map_err(unwritable)?;
     let (is_garbled, is_duplicate) = fault.map_or((false, false), |fault| (fault.is_garbled(), fault.is_duplicate()));
+    if !is_garbled && !is_duplicate {
+        return Ok(Made::Outcome(Box::new(outcome), contents));
+    }
+    let message = Message::new(Topic::ElsBatchPhaseOutcome, task.batch.to_string(), &outcome);
+    let mut message = message.map_err(unwritable)?;
     if is_garbled {
         message.body = message.body.slice(..message.body.len() / 2);
     }
-    Ok(match (is_garbled, is_duplicate) {
-        (false, false) => Made::Outcome(message, contents),
-        (true, false) => Made::Messages(vec![message], contents),
-        (_, true) => Made::Messages(vec![message.clone(), message], contents),
-    })
+    let messages = if is_duplicate { vec![message.clone(), message] } else { vec![message] };
+    Ok(Made::Messages(messages, contents))
 }
 
 /// What a phase hands on. Only the spellcheck makes a new text.
@@ -245,14 +246,14 @@ impl Task {
         }
     }
 
-    /// The outcome as a message. Its id is made of the command's, so that the same command always has the same outcome.
+    /// The outcome. Its id is made of the command's, so that the same command always has the same outcome.
     fn outcome(
         &self,
         now: Millis,
         processed: Vec<EssayRef>,
         errors: BTreeMap<String, PhaseError>,
         fault: Option<&FaultRule>,
-    ) -> serde_json::Result<Message> {
+    ) -> serde_json::Result<Envelope<BatchPhaseOutcome>> {
         let phase_status = if errors.is_empty() {
             BatchStatus::CompletedSuccessfully
         } else if processed.is_empty() {
@@ -273,7 +274,7 @@ impl Task {
         let event_id = Uuid::new_v5(&self.command_id, b"outcome");
         let traceparent = self.traceparent.as_deref().and_then(|parent| traceparent_of_span(parent, span_of(event_id)));
         said.extend(traceparent.map(|traceparent| (metadata::TRACEPARENT.to_owned(), traceparent.into())));
-        let envelope = Envelope {
+        Ok(Envelope {
             event_id: Some(event_id),
             event_type: topic.as_str().to_owned(),
             event_timestamp: Some(now.to_timestamp()),
@@ -290,9 +291,7 @@ impl Task {
                 correlation_id: Some(self.correlation_id),
             },
             metadata: Some(said),
-        };
-        let headers = Headers { event_id, trace_id: self.correlation_id };
-        Message::new(topic, self.batch.to_string(), headers, &envelope)
+        })
     }
 }
 

@@ -10,8 +10,7 @@ use crate::contract::commands::StudentMatchingInitiate;
 use crate::contract::enums::ValidationMethod;
 use crate::contract::events::{StudentAssociation, StudentAssociationsConfirmed};
 use crate::contract::{
-    Envelope, EventName, Group, Headers, Message, SCHEMA_VERSION, Topic, metadata, services, span_of,
-    traceparent_of_span,
+    Envelope, EventName, Group, Message, SCHEMA_VERSION, Topic, metadata, services, span_of, traceparent_of_span,
 };
 use crate::domain::Millis;
 use crate::engine::{Claim, Engine};
@@ -110,5 +109,5 @@ fn confirmed(command: &Message, now: Millis) -> serde_json::Result<Message> {
         },
         metadata: traced,
     };
-    Message::new(topic, batch_id, Headers { event_id, trace_id: correlation_id }, &envelope)
+    Message::new(topic, batch_id, &envelope)
 }

@@ -1,8 +1,8 @@
 // The API, to read and to try: what /openapi.json says, operation by operation. Which one stands behind the # of the address.
 
-import { base, happenings } from "../page/api.js";
-import { fill, h, say } from "../page/dom.js";
-import { askWho, whoAmI } from "../page/identity.js";
+import { base } from "../page/api.js";
+import { startBar } from "../page/bar.js";
+import { fill, h } from "../page/dom.js";
 import { count } from "../page/words.js";
 import { methodMark, operationView } from "./operation.js";
 import { line, prose } from "./schema.js";
@@ -96,19 +96,7 @@ function start(api) {
   show({ isFirst: true });
 }
 
-function showWho() {
-  const who = document.getElementById("who");
-  say(who, whoAmI() || "Who are you?");
-  who.setAttribute("aria-label", whoAmI() ? `You are ${whoAmI()}. Change` : "Who are you?");
-}
-
-document.getElementById("who").addEventListener("click", () => askWho());
-document.getElementById("skip").addEventListener("click", (event) => {
-  event.preventDefault();
-  main.focus();
-});
-happenings.addEventListener("identity", showWho);
-showWho();
+startBar(main);
 
 try {
   const answer = await fetch(new URL("openapi.json", base));

@@ -1,6 +1,7 @@
 // The page: its views, and which of them is shown. Where somebody is stands behind the # of the address.
 
 import { happenings } from "./api.js";
+import { startBar } from "./bar.js";
 import { batchView } from "./batch.js";
 import { h, say } from "./dom.js";
 import { askWho, whoAmI } from "./identity.js";
@@ -61,20 +62,9 @@ function show({ isFirst = false } = {}) {
   if (!isFirst) (main.querySelector("h1") ?? main).focus();
 }
 
-function showWho() {
-  const who = document.getElementById("who");
-  say(who, whoAmI() || "Who are you?");
-  who.setAttribute("aria-label", whoAmI() ? `You are ${whoAmI()}. Change` : "Who are you?");
-}
-
-document.getElementById("who").addEventListener("click", () => askWho());
-document.getElementById("skip").addEventListener("click", (event) => {
-  event.preventDefault();
-  main.focus();
-});
 window.addEventListener("hashchange", () => show());
+startBar(main);
 happenings.addEventListener("identity", ({ detail }) => {
-  showWho();
   // The same person with another token goes on where they are: what they have written in a dialog stays.
   if (!detail.isSame || !document.querySelector("dialog[open]")) show();
 });
@@ -83,6 +73,7 @@ happenings.addEventListener("unauthenticated", ({ detail }) => {
   // One question at a time.
   if (!document.querySelector("dialog[open]")) askWho({ because: detail.problem, path: detail.path });
 });
+
 /** The last time when everything in sight was as it is at the server. */
 let lastHeard = new Date();
 
@@ -96,7 +87,6 @@ happenings.addEventListener("live", ({ detail }) => {
   if (!away.hidden) say(away, `The server cannot be reached. What is shown is how things stood at ${time(lastHeard)}; it is tried again by itself.`);
 });
 
-showWho();
 show({ isFirst: true });
 startLive();
 if (!whoAmI()) askWho();

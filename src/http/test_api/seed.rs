@@ -15,7 +15,7 @@ use crate::domain::{BatchId, Category, MAX_ESSAYS, Phase, PhaseError, Slot};
 use crate::engine::{DEFAULT_RETRY_REASON, Seed, SeedError, content_id};
 use crate::http::Problem;
 use crate::http::body::Received;
-use crate::http::context::parse;
+use crate::http::whole::parse;
 
 /// The most batches of one seed, the most essays of all of them, and the most that happened to one.
 const MAX_BATCHES: usize = 1_000;

@@ -41,7 +41,7 @@ impl Check<'_> {
             let is_asked_for = batch.is_some_and(|batch| {
                 let owner = &batch.details.user_id;
                 let mut asked = batch.facets().into_iter().map(|facet| keys::listing(owner, facet));
-                asked.any(|listing| key == keys::listed(&listing, registered_at, id))
+                asked.any(|listing| key == keys::listed(listing, registered_at, id))
             });
             if !is_asked_for {
                 self.violation(&format!("batch {id} is listed under what is not true of it: {}", shown(&key)));

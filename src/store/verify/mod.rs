@@ -13,9 +13,10 @@ use super::disk::DirectoryLock;
 use super::keys::Aged;
 use super::layers::Tree;
 use super::migrate::FORMAT_VERSION;
+use super::open::{self, Opened};
 use super::read::{self, decode_attempt, failed};
 use super::stored::StoredLate;
-use super::{Error, Opened, Options, codec, keys};
+use super::{Error, Options, codec, keys};
 use crate::domain::{Batch, Millis, Phase};
 
 /// What was checked.
@@ -58,8 +59,8 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
         return Err(Error::Directory { directory: options.directory.clone(), reason });
     }
     let _lock = DirectoryLock::acquire(&options.directory)?;
-    let archive = super::archive(options)?;
-    let Opened { database: _database, state: tree, contents, .. } = super::open(options)?;
+    let archive = open::archive(options)?;
+    let Opened { database: _database, state: tree, contents, .. } = open::open(options)?;
     match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
         Some(Ok(FORMAT_VERSION)) => {}
         Some(Ok(found)) if found > FORMAT_VERSION => {
@@ -166,7 +167,7 @@ impl Check<'_> {
         }
         let (owner, registered_at) = (&batch.details.user_id, batch.details.registered_at);
         for facet in batch.facets() {
-            if self.has(&keys::listed(&keys::listing(owner, facet), registered_at, id))? {
+            if self.has(&keys::listed(keys::listing(owner, facet), registered_at, id))? {
                 self.listed += 1;
             } else {
                 self.violation(&format!("batch {id} is not listed under {facet:?}"));
