@@ -54,7 +54,7 @@ macro_rules! assets {
     };
 }
 
-static ASSETS: [Asset; 30] = assets! {
+static ASSETS: [Asset; 34] = assets! {
     "/", HTML, "page/index.html";
     "/page/style.css", CSS, "page/style.css";
     "/page/views.css", CSS, "page/views.css";
@@ -64,9 +64,11 @@ static ASSETS: [Asset; 30] = assets! {
     "/page/batch.js", SCRIPT, "page/batch.js";
     "/page/bulk.js", SCRIPT, "page/bulk.js";
     "/page/cancel.js", SCRIPT, "page/cancel.js";
+    "/page/codes.js", SCRIPT, "page/codes.js";
     "/page/curl.js", SCRIPT, "page/curl.js";
     "/page/dialog.js", SCRIPT, "page/dialog.js";
     "/page/dom.js", SCRIPT, "page/dom.js";
+    "/page/empty.js", SCRIPT, "page/empty.js";
     "/page/filters.js", SCRIPT, "page/filters.js";
     "/page/grid.js", SCRIPT, "page/grid.js";
     "/page/identity.js", SCRIPT, "page/identity.js";
@@ -74,6 +76,7 @@ static ASSETS: [Asset; 30] = assets! {
     "/page/letters.js", SCRIPT, "page/letters.js";
     "/page/list.js", SCRIPT, "page/list.js";
     "/page/live.js", SCRIPT, "page/live.js";
+    "/page/poll.js", SCRIPT, "page/poll.js";
     "/page/retry.js", SCRIPT, "page/retry.js";
     "/page/row.js", SCRIPT, "page/row.js";
     "/page/rows.js", SCRIPT, "page/rows.js";
@@ -82,6 +85,7 @@ static ASSETS: [Asset; 30] = assets! {
     "/docs", HTML, "docs/index.html";
     "/docs/docs.css", CSS, "docs/docs.css";
     "/docs/docs.js", SCRIPT, "docs/docs.js";
+    "/docs/known.js", SCRIPT, "docs/known.js";
     "/docs/operation.js", SCRIPT, "docs/operation.js";
     "/docs/schema.js", SCRIPT, "docs/schema.js";
     "/docs/send.js", SCRIPT, "docs/send.js";

@@ -6,6 +6,7 @@ import { cardOf, dialogOf, isLive, picture, says, stage, until } from "./browser
 import { cjFailed, complete, nlpFailed, nlpPartial } from "./server.js";
 
 const it = stage();
+const HOUR = 3_600_000;
 
 const openRetry = async (page, phase) => {
   await cardOf(page, phase).getByRole("button", { name: /^Retry/ }).click();
@@ -50,7 +51,7 @@ test("a whole phase is retried with a reason, and the rest goes on by itself", a
   const page = await it.open(`/batches/${batch}`);
   await isLive(page);
   const dialog = await openRetry(page, "nlp");
-  await says(dialog, "nlp is going to be retried; then ai_feedback.");
+  await says(dialog, "nlp is going to be retried; then ai feedback.");
   await says(dialog, "2, at 3 essays");
   await picture(page, "retry-light");
   await dialog.getByLabel("Reason").fill("it is installed now");
@@ -97,7 +98,9 @@ test("an essay that came out well is retried only by force, which is offered onl
   await cell(page, 0, 0).click();
   const dialog = await openRetry(page, "nlp");
   const force = dialog.getByLabel(/force/);
-  await says(dialog.getByRole("alert"), "force");
+  await says(dialog.locator(".refusal"), "essay-1.txt came out well before");
+  assert.equal(await dialog.getByRole("alert").count(), 0, "nothing was sent, so nothing went wrong");
+  assert.doesNotMatch(await dialog.textContent(), /409|correlation|"force": true/);
   assert.ok(await dialog.getByRole("button", { name: "Retry", exact: true }).isDisabled());
   await force.check();
   await says(dialog, "2, at 1 essay");
@@ -136,7 +139,7 @@ test("what cannot be retried is not offered, with the reason", async () => {
   const [batch] = await it.server.seed(nlpFailed());
   const page = await it.open(`/batches/${batch}`);
   const card = cardOf(page, "ai_feedback");
-  await says(card, "No retry now: ai_feedback needs nlp, which is failed; retry nlp first");
+  await says(card, "No retry now: ai feedback needs nlp, which is failed; retry nlp first");
   assert.equal(await card.getByRole("button").count(), 0);
   const stranger = await it.open(`/batches/${batch}`, { user: "stranger" });
   await says(stranger.locator("section.batch"), "only the owner of the batch may do this");
@@ -152,8 +155,8 @@ test("a retry of a batch that moved meanwhile is refused, shown, and previewed a
   await it.server.retry(batch, { phase_name: "nlp" });
   await dialog.getByRole("button", { name: "Retry", exact: true }).click();
   await says(dialog.getByRole("alert"), "PRECONDITION_FAILED");
-  await says(dialog.getByRole("alert"), "nlp is in_progress; it can be retried once it has ended");
-  await says(dialog.getByRole("alert"), "409 · CONFLICT");
+  await says(dialog.getByRole("alert"), "The batch has changed since this was asked");
+  await says(dialog.locator(".refusal"), "nlp is running; it can be retried once it has ended");
   assert.ok(await dialog.getByRole("button", { name: "Retry", exact: true }).isDisabled());
   await picture(page, "refused-light");
   assert.equal((await it.server.attempts(batch, "nlp")).length, 2, "nothing was retried twice");
@@ -232,7 +235,7 @@ test("what is asked about a batch is no error in the console", async () => {
   const refused = [];
   page.on("console", (message) => message.type() === "error" && refused.push(message.text()));
   await page.reload();
-  await says(cardOf(page, "ai_feedback"), "No retry now: ai_feedback needs nlp");
+  await says(cardOf(page, "ai_feedback"), "No retry now: ai feedback needs nlp");
   const dialog = await openRetry(page, "nlp");
   await says(dialog, "2, at 3 essays");
   assert.deepEqual(refused, []);
@@ -271,4 +274,93 @@ test("what steers the direction of text is shown as its number", async () => {
 test("a batch that does not exist is shown as the error it is", async () => {
   const page = await it.open("/batches/00000000-0000-7000-8000-000000000000");
   await says(page.getByRole("alert"), "404 · RESOURCE_NOT_FOUND");
+});
+
+test("of a batch that is not there, or somebody else's, nothing but the error is shown", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  for (const [id, user] of [["00000000-0000-7000-8000-000000000000", "teacher-7"], [batch, "stranger"]]) {
+    const page = await it.open(`/batches/${id}`, { user });
+    await page.getByRole("alert").waitFor();
+    assert.deepEqual(await page.getByRole("heading", { level: 2 }).filter({ visible: true }).allTextContents(), []);
+    assert.ok(await page.getByText("Arrow keys move").isHidden());
+  }
+});
+
+test("an address that is none of this page says so", async () => {
+  const page = await it.open("/foo");
+  await says(page.getByRole("heading", { level: 1 }), "No such address");
+  await says(page.getByRole("alert"), "nothing at “#/foo”");
+});
+
+test("a batch that moves while its cancel is confirmed is cancelled by the first press", async () => {
+  await it.server.faults([{ phase: "spellcheck", delay_ms: 60_000 }, { phase: "nlp", delay_ms: 600_000 }]);
+  const [batch] = await it.server.seed({ history: [{ pipeline: "ai_feedback" }, { phase: "spellcheck", ends: "in_progress" }] });
+  const page = await it.open(`/batches/${batch}`);
+  await page.getByRole("button", { name: "Cancel…" }).click();
+  const dialog = dialogOf(page);
+  await says(dialog, "spellcheck, nlp, ai feedback will be cancelled");
+  await dialog.getByLabel("Reason").fill("wrong class");
+  const before = (await it.server.status(batch)).pipeline_state.spellcheck.status;
+  assert.equal(before, "in_progress");
+  while ((await it.server.phaseStatus(batch, "nlp")) === "pending_dependencies") await it.server.advance(60_000);
+  await says(dialog.locator("p"), /^nlp, ai feedback will be cancelled/);
+  await dialog.getByRole("button", { name: "Cancel the pipeline" }).click();
+  await dialog.waitFor({ state: "detached" });
+  await says(page.locator("#said"), "nlp, ai feedback cancelled");
+  assert.equal(await it.server.phaseStatus(batch, "nlp"), "cancelled");
+});
+
+test("a cancel of what has ended meanwhile cannot be pressed, and says why", async () => {
+  await it.server.faults([{ phase: "nlp", delay_ms: 60_000 }]);
+  const [batch] = await it.server.seed({ history: [{ pipeline: "nlp" }, { phase: "spellcheck" }, { phase: "nlp", ends: "in_progress" }] });
+  const page = await it.open(`/batches/${batch}`);
+  await page.getByRole("button", { name: "Cancel…" }).click();
+  await says(dialogOf(page), "nlp will be cancelled");
+  while ((await it.server.phaseStatus(batch, "nlp")) === "in_progress") await it.server.advance(60_000);
+  await says(dialogOf(page), "nothing to cancel");
+  assert.ok(await dialogOf(page).getByRole("button", { name: "Cancel the pipeline" }).isDisabled());
+});
+
+test("while the next attempt is at it, what went wrong before is still told", async () => {
+  await it.server.faults([{ phase: "nlp", delay_ms: HOUR }]);
+  const [batch] = await it.server.seed(nlpPartial());
+  await it.server.retry(batch, { phase_name: "nlp" });
+  const page = await it.open(`/batches/${batch}`);
+  const card = cardOf(page, "nlp");
+  await says(card, "running");
+  await says(card, "Attempt 1: 2 essays failed with NLP_SERVICE_ERROR · permanent");
+  await says(card, "it has no sentences");
+  assert.doesNotMatch(await card.textContent(), /the grid below/);
+  await picture(page, "running-light");
+});
+
+test("one failed and one good essay: the dialog says which is which", async () => {
+  const [batch] = await it.server.seed(nlpPartial());
+  const page = await it.open(`/batches/${batch}`);
+  await cell(page, 1, 0).click();
+  await cell(page, 2, 0).click();
+  const dialog = await openRetry(page, "nlp");
+  await says(dialog.locator(".refusal"), "essay-3.txt came out well before. Tick “Run again what came out well” to retry it all the same (or choose only those that failed).");
+  await picture(page, "refusal-light");
+});
+
+test("the timeline has times, durations and a legend, in the order of the list", async () => {
+  const [batch] = await it.server.seed(nlpPartial());
+  const page = await it.open(`/batches/${batch}`);
+  await isLive(page);
+  await it.server.retry(batch, { phase_name: "nlp" });
+  await says(page.locator(".attempts"), "nlp, attempt 2");
+  await says(page.locator(".attempts > li").first(), "began");
+  const lanes = page.getByRole("img", { name: /^From .*, for .*\d m?s/ });
+  await lanes.waitFor();
+  assert.deepEqual(await lanes.locator(".ticks > span").count(), 4);
+  await says(lanes.locator(".legend"), "partial");
+  assert.ok((await lanes.locator(".took").allTextContents()).some((text) => /\d m?s$/.test(text)));
+  assert.match(await lanes.locator(".bar-of[title]").first().getAttribute("title"), /^spellcheck, attempt 1: .* took /);
+  const times = await page.locator(".attempts time").evaluateAll((all) => all.map((one) => Date.parse(one.dateTime)));
+  assert.deepEqual(times, [...times].sort((one, other) => other - one));
+  await lanes.scrollIntoViewIfNeeded();
+  await picture(page, "timeline-light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await picture(page, "timeline-dark");
 });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { test } from "node:test";
-import { clipboard, picture, says, stage } from "./browser.js";
+import { clipboard, picture, says, stage, until } from "./browser.js";
 import { nlpFailed } from "./server.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -30,6 +30,7 @@ test("every operation of the description has its page, and nothing goes wrong on
   for (let index = 0; index < count; index += 1) {
     await links.nth(index).click();
     await says(page.locator("main h1"), (await links.nth(index).locator("span").last().textContent()).trim());
+    assert.doesNotMatch(await page.locator("main").textContent(), /\[object /);
   }
   await page.getByRole("searchbox").fill("dead letter post");
   assert.equal(await links.count(), 4);
@@ -78,3 +79,38 @@ for (const colorScheme of ["light", "dark"]) {
     assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "wider than a telephone");
   });
 }
+
+test("an answer's schema is shown, however deep it is", async () => {
+  const page = await docs("retryPhase");
+  await says(page.locator(".answer").first(), "goes_on");
+  await says(page.locator(".answer").first(), "runs_again");
+  await picture(page, "docs-answers");
+});
+
+test("a form asks about what is there, in the name of whoever asks, and as a rehearsal where there is one", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await docs("retryPhase");
+  const id = page.getByLabel("batch_id *");
+  await until(page, async () => (await id.inputValue()) === batch);
+  await says(page.locator(".try"), "With dry_run it only says what would happen");
+  await page.getByRole("button", { name: "Send" }).click();
+  await says(outcome(page), '"status": "dry_run"');
+  assert.equal((await it.server.attempts(batch, "nlp")).length, 1);
+
+  await page.goto(`${it.server.url}/docs#/registerBatch`);
+  await says(page.locator(".try"), "there is no rehearsal");
+  await page.getByRole("button", { name: "Send" }).click();
+  await says(outcome(page), '"status": "registered"');
+  const registered = JSON.parse(await outcome(page).locator("pre").last().textContent()).batch_id;
+  await page.goto(`${it.server.url}/docs#/readBatch`);
+  await until(page, async () => (await id.inputValue()) === registered);
+
+  await page.goto(`${it.server.url}/docs#/createRetryJob`);
+  assert.match(await page.getByRole("textbox", { name: "Body" }).inputValue(), /"dry_run": true/);
+  await page.goto(`${it.server.url}/docs#/redriveDeadLetter`);
+  await says(page.locator("main h1"), "Send a message on its way again");
+  assert.doesNotMatch(await page.getByRole("textbox", { name: "Body" }).inputValue(), /operator-1/);
+  await page.getByRole("button", { name: "Send" }).click();
+  await says(outcome(page), "letter_id is needed");
+  assert.deepEqual(page.wrong, []);
+});

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { dialogOf, isLive, rowOf, says, stage } from "./browser.js";
+import { cardOf, dialogOf, isLive, picture, rowOf, says, stage } from "./browser.js";
 import { nlpFailed } from "./server.js";
 
 const SECRET = "a secret of the browser's tests, long enough";
@@ -17,9 +17,9 @@ after(() => rmSync(folder, { recursive: true }));
 
 const it = stage({ options: ["--latency-ms", "30", "--jwt-secret-file", file] });
 
-function tokenOf(sub) {
+function tokenOf(sub, seconds = 3_600) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-  const claims = { sub, exp: Math.floor(Date.now() / 1_000) + 3_600, aud: "huleedu-platform", iss: "huleedu-identity-service" };
+  const claims = { sub, exp: Math.floor(Date.now() / 1_000) + seconds, aud: "huleedu-platform", iss: "huleedu-identity-service" };
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
@@ -65,9 +65,34 @@ test("one connection too many is said, and the page goes on by asking", async ()
   const page = await it.open("/batches", { user: null });
   await dialogOf(page).getByLabel("Bearer token").fill(tokenOf("teacher-7"));
   await page.keyboard.press("Enter");
-  await says(page.locator("#live"), "not live: 5 connections that listen are the limit of one user");
+  await says(page.locator("#live"), "other tabs of yours are live");
   await it.server.retry(batch, { phase_name: "nlp" }, tokenOf("teacher-7"));
   await rowOf(page, batch).getByText("completed").nth(2).waitFor();
   listening.abort();
   await isLive(page);
+});
+
+test("a token that expires while a retry is confirmed is given anew, and nothing that was written is lost", async () => {
+  const [batch] = await it.server.seed(nlpFailed());
+  const page = await it.open(`/batches/${batch}`, { user: null });
+  await dialogOf(page).getByLabel("Bearer token").fill(tokenOf("teacher-7"));
+  await page.keyboard.press("Enter");
+  await isLive(page);
+  await cardOf(page, "nlp").getByRole("button", { name: "Retry nlp" }).click();
+  await says(dialogOf(page), "2, at 3 essays");
+  await dialogOf(page).getByLabel("Reason").fill("it is installed now");
+  await it.server.advance(2 * 3_600_000);
+  await dialogOf(page).getByRole("button", { name: "Retry", exact: true }).click();
+  await says(dialogOf(page), "the token has expired");
+  assert.equal(await dialogOf(page).getByText("401 ·").count(), 1, "it is said once");
+  await says(page.locator("#live"), "not live");
+  await picture(page, "expired-light");
+  await dialogOf(page).getByRole("button", { name: "Give another token…" }).click();
+  await dialogOf(page).last().getByLabel("Bearer token").fill(tokenOf("teacher-7", 24 * 3_600));
+  await page.keyboard.press("Enter");
+  await isLive(page);
+  await says(dialogOf(page), "2, at 3 essays");
+  assert.equal(await dialogOf(page).getByRole("alert").count(), 0);
+  await dialogOf(page).getByRole("button", { name: "Retry", exact: true }).click();
+  await page.locator(".attempts > li", { hasText: "“it is installed now”" }).waitFor();
 });

@@ -30,7 +30,8 @@ test("a dead letter is read and redriven; it comes back, since no redrive cures 
   await picture(page, "letter-light");
   await page.getByRole("button", { name: "Redrive…" }).click();
   await dialogOf(page).getByRole("button", { name: "Redrive", exact: true }).click();
-  await says(page.locator("#said"), "1 dead letter redriven");
+  await says(page.locator("#said"), "The dead letter came back: it was refused again");
+  await picture(page, "letter-back-light");
   await says(page.locator(".events"), "redriven by teacher-7");
   const { history } = await it.server.ask("GET", `/internal/v1/dead-letters/${letter}`);
   assert.ok(history.some(({ what, by }) => what === "redriven" && by === "teacher-7"));

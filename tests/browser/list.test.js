@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { dialogOf, isLive, picture, rowOf, says, stage } from "./browser.js";
+import { cardOf, dialogOf, isLive, picture, rowOf, says, stage } from "./browser.js";
 import { cjFailed, complete, nlpFailed, nlpPartial } from "./server.js";
 
 const it = stage();
@@ -31,17 +31,16 @@ test("each filter shows its batches, and the address keeps it", async () => {
     ["Status", "completed_successfully", [good]],
     ["Phase", "cj_assessment", [cj]],
     ["Phase status", "skipped_due_to_dependency_failure", [failed]],
-    ["Error code", "processing_error", [cj]],
+    ["Error code", "PROCESSING_ERROR", [cj]],
   ]) {
     const control = page.getByLabel(label, { exact: true });
-    if (label === "Error code") await control.fill(value).then(() => control.press("Tab"));
-    else await control.selectOption(value);
+    await control.selectOption(value);
     await isShown(page, expected.length);
     assert.deepEqual(await shownIds(page), expected, label);
     assert.match(page.url(), new RegExp(`${value}$`, "i"));
     await page.reload();
     await isShown(page, expected.length);
-    await page.getByRole("button", { name: "Clear" }).click();
+    await page.getByRole("button", { name: "Clear", exact: true }).click();
     await isShown(page, 4);
   }
   await page.getByLabel("stuck only").check();
@@ -61,8 +60,8 @@ test("a value in the address that does not exist is refused with the server's wo
   for (const name of ["status", "phase", "phase_status"]) {
     const page = await it.open(`/batches?${name}=bogus`);
     await says(page.getByRole("alert"), "bogus");
-    await page.getByRole("button", { name: "Clear" }).click();
-    await says(page.locator(".total"), "No batch fits");
+    await page.getByRole("button", { name: "Clear", exact: true }).click();
+    await says(page.locator(".total"), "No batch yet");
   }
   const page = await it.open("/batches?status=failed&stuck=perhaps&colour=red");
   await says(page.locator(".total"), "No batch fits");
@@ -141,4 +140,112 @@ test("whoever says who they are sees their own batches, and is remembered", asyn
   await page.reload();
   await rowOf(page, mine).waitFor();
   assert.equal(await page.locator("#who").textContent(), "Åsa 你");
+});
+
+test("a bulk retry says what it takes: nothing while a search is set, all where no filter is", async () => {
+  await it.server.seed(nlpFailed(), nlpFailed(), complete());
+  const page = await it.open();
+  const bulk = page.getByRole("button", { name: /^Retry all/ });
+  await says(bulk, "Retry all 3 batches…");
+  await page.getByRole("searchbox").fill("zzzz");
+  await says(page.locator(".list"), "No batch has “zzzz” in its id.");
+  assert.ok(await bulk.isDisabled());
+  await says(page.locator("#bulk-why"), "A search cannot be retried");
+  await page.getByRole("button", { name: "Clear", exact: true }).click();
+  await isShown(page, 3);
+  assert.equal(await page.getByRole("searchbox").inputValue(), "", "Clear clears the search");
+  await page.getByLabel("Phase status").selectOption("failed");
+  await isShown(page, 2);
+  await says(bulk, "Retry all of these…");
+  assert.ok(await bulk.isEnabled());
+  await page.getByLabel("Phase status").selectOption("cancelled");
+  await says(page.locator(".list"), "No batch fits the filter.");
+  assert.ok(await bulk.isDisabled());
+});
+
+test("what begins elsewhere and is not announced is seen all the same, by one request for the list", async () => {
+  await it.server.faults([{ phase: "nlp", delay_ms: HOUR }]);
+  const [batch, other] = await it.server.seed(nlpFailed(), complete());
+  const page = await it.open();
+  const opened = await it.open(`/batches/${batch}`);
+  await isLive(page);
+  await isLive(opened);
+  await rowOf(page, other).waitFor();
+  await says(cardOf(opened, "nlp"), "failed");
+  await rowOf(page, other).evaluate((row) => (row.wasThere = true));
+  await rowOf(page, other).locator("td").first().evaluate((cell) => (cell.firstChild.wasThere = true));
+  const asked = [];
+  page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  await it.server.retry(batch, { phase_name: "nlp" });
+  await rowOf(page, batch).getByText("running").waitFor();
+  const [late] = await it.server.seed({ history: [] });
+  await rowOf(page, late).waitFor();
+  assert.deepEqual([...new Set(asked)], ["/v1/batches"], "one request for all that is in sight");
+  const isLeftAlone = await rowOf(page, other).locator("td").first().evaluate((cell) => cell.closest("tr").wasThere && cell.firstChild.wasThere);
+  assert.ok(isLeftAlone, "a row that is the same is left alone");
+  await says(cardOf(opened, "nlp"), "running");
+});
+
+test("whoever has no batch is told how one is made, and may be in another name", async () => {
+  const page = await it.open("/batches", { user: "nobody-yet" });
+  await says(page.locator(".total"), "No batch yet");
+  await says(page.locator(".list"), "There is no batch of nobody-yet yet.");
+  await says(page.locator(".list"), "rephase batch submit");
+  assert.ok(await page.getByRole("button", { name: /^Retry all/ }).isDisabled());
+  await picture(page, "list-empty-light");
+  await page.getByRole("button", { name: "Say another name…" }).click();
+  await dialogOf(page).getByLabel("User").waitFor();
+});
+
+test("each filter is a place to go back to, and one of them is when a batch was registered", async () => {
+  const [old, young] = await it.server.seed(nlpFailed({ ago_ms: 50 * HOUR }), complete());
+  const page = await it.open();
+  await isShown(page, 2);
+  const yesterday = await page.evaluate((ago) => {
+    const at = new Date(Date.now() - ago);
+    return new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+  }, 24 * HOUR);
+  await page.getByLabel("Registered since").fill(yesterday);
+  await isShown(page, 1);
+  assert.deepEqual(await shownIds(page), [young]);
+  await page.reload();
+  await isShown(page, 1);
+  assert.equal(await page.getByLabel("Registered since").inputValue(), yesterday);
+  await page.goBack();
+  await isShown(page, 2);
+  assert.equal(await page.getByLabel("Registered since").inputValue(), "");
+  await page.getByLabel("Registered before").fill(yesterday);
+  await isShown(page, 1);
+  assert.deepEqual(await shownIds(page), [old]);
+});
+
+test("every error code of the description can be chosen", async () => {
+  const page = await it.open();
+  const { components } = await it.server.ask("GET", "/openapi.json");
+  const codes = await page.getByLabel("Error code").locator("option").evaluateAll((options) => options.map(({ value }) => value));
+  assert.deepEqual(codes, ["", ...components.schemas.ErrorCode.enum]);
+});
+
+test("nothing of a row is cut off", async () => {
+  const error = { error_code: "SPELLCHECK_SERVICE_ERROR", category: "permanent" };
+  const judged = { history: [{ pipeline: "cj_assessment" }, { phase: "spellcheck" }, { phase: "cj_assessment", error_code: "CJ_INSUFFICIENT_COMPARISONS", category: "permanent" }] };
+  await it.server.seed(
+    { missing: 2, ago_ms: 90 * 24 * HOUR },
+    { history: [{ pipeline: "ai_feedback" }, { phase: "spellcheck", ...error }], ago_ms: 80 * 24 * HOUR },
+    judged,
+  );
+  for (const width of [1280, 400]) {
+    const page = await it.open("/batches", { viewport: { width, height: 860 } });
+    await isShown(page, 3);
+    await picture(page, `list-long-${width}`);
+    const cut = await page.locator("tbody tr[data-key] :is(.second, .chip, td, th)").evaluateAll((all) =>
+      all.filter((one) => one.scrollWidth > one.clientWidth + 1 || (one.matches(".second") && one.scrollHeight > one.clientHeight + 1)).map((one) => one.textContent),
+    );
+    assert.deepEqual(cut, [], `${width} px`);
+    const outside = await page.locator("tbody tr[data-key] :is(.chip, button)").evaluateAll((all) =>
+      all.filter((one) => one.getBoundingClientRect().right > one.closest("td").getBoundingClientRect().right).map((one) => one.textContent),
+    );
+    assert.deepEqual(outside, [], `${width} px`);
+    assert.ok(await page.locator(".scroller").evaluate((element) => element.scrollWidth <= element.clientWidth), "nothing is beside what is in sight");
+  }
 });

@@ -3,8 +3,9 @@
 import { base } from "../page/api.js";
 import { startBar } from "../page/bar.js";
 import { fill, h } from "../page/dom.js";
+import { count } from "../page/words.js";
 import { methodMark, operationView } from "./operation.js";
-import { prose } from "./schema.js";
+import { line, prose } from "./schema.js";
 
 const main = document.getElementById("main");
 const list = document.getElementById("operations");
@@ -41,7 +42,7 @@ function drawList(api, operations, wanted) {
 
 function overview(api, operations) {
   const row = (tag) =>
-    h("div", {}, h("dt", {}, tag.name), h("dd", {}, `${tag.description} ${operations.filter((one) => one.tags.includes(tag.name)).length} operations.`));
+    h("div", {}, h("dt", {}, tag.name), h("dd", {}, line(tag.description), ` ${count(operations.filter((one) => one.tags.includes(tag.name)).length, "operation")}.`));
   return h(
     "article",
     {},

@@ -13,10 +13,12 @@ export function resolve(api, value) {
 /** The name of the schema that is referred to. */
 export const nameOf = (value) => value?.$ref?.split("/").at(-1);
 
+/** A line with `code` in it. */
+export const line = (text) => text.split("`").map((piece, index) => (index % 2 ? h("code", {}, piece) : piece));
+
 /** A text with `code` in it, and paragraphs. */
 export function prose(text = "") {
-  const part = (piece, index) => (index % 2 ? h("code", {}, piece) : piece);
-  return text.split("\n\n").map((paragraph) => h("p", { class: "prose" }, paragraph.split("`").map(part)));
+  return text.split("\n\n").map((paragraph) => h("p", { class: "prose" }, line(paragraph)));
 }
 
 const isNull = (schema) => schema.type === "null";

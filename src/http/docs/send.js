@@ -3,6 +3,7 @@
 import { base, headersFor, withQuery } from "../page/api.js";
 import { curlButton } from "../page/curl.js";
 import { field, fill, h } from "../page/dom.js";
+import { exampleOf, idFor, isCarried, remember, warningOf } from "./known.js";
 import { resolve } from "./schema.js";
 
 /** The most of an answer that is shown, in characters. */
@@ -17,12 +18,28 @@ function inputOf(api, parameter) {
   const properties = { name: `${parameter.in}.${parameter.name}`, spellcheck: "false", autocomplete: "off" };
   const choices = schema.type === "boolean" ? ["true", "false"] : schema.enum;
   if (!choices) {
-    const value = parameter.in === "path" ? parameter.example : undefined;
+    const isId = parameter.in === "path" && isCarried(api, parameter.name);
+    const value = parameter.in === "path" && !isId ? parameter.example : undefined;
     const placeholder = schema.default === undefined || schema.default === null ? schema.format : String(schema.default);
-    return h("input", { ...properties, value, placeholder, inputmode: schema.type === "integer" ? "numeric" : undefined });
+    const input = h("input", { ...properties, value, placeholder, required: parameter.in === "path", inputmode: schema.type === "integer" ? "numeric" : undefined });
+    // An invented id would be of nothing.
+    if (isId) idFor(api, parameter.name).then((id) => (input.value ||= id));
+    return input;
   }
   const option = (choice) => h("option", { value: choice, selected: choice === parameter.example }, choice);
   return h("select", properties, !parameter.required && h("option", { value: "" }, "–"), choices.map(option));
+}
+
+/** Puts the ids of what is there into the example of a body. */
+async function fitBody(api, body, area) {
+  const written = area.value;
+  const example = exampleOf(api, body);
+  const letter = example?.ids && (await idFor(api, "letter_id"));
+  const batch = example?.batch_id && (await idFor(api, "batch_id"));
+  if (!letter && !batch) return;
+  const fitting = { ...example, ...(letter ? { ids: [letter] } : {}), ...(batch ? { batch_id: batch } : {}) };
+  // Whoever has written meanwhile keeps what they wrote.
+  if (area.value === written) area.value = JSON.stringify(fitting, null, 2);
 }
 
 /** A body as it is read by people: JSON with its lines. */
@@ -40,7 +57,9 @@ export function tryView(api, operation, parameters, body) {
   const isSocket = operation.responses["101"] !== undefined;
   if (isSocket) return { element: h("p", { class: "note" }, "A web socket cannot be tried with a form."), close() {} };
   const inputs = parameters.filter((one) => !OWN.has(one.name.toLowerCase())).map((one) => [one, inputOf(api, one)]);
-  const area = body && h("textarea", { name: "body", class: "code", rows: 10, spellcheck: "false", value: JSON.stringify(body.example, null, 2) });
+  const area = body && h("textarea", { name: "body", class: "code", rows: 10, spellcheck: "false", value: JSON.stringify(exampleOf(api, body), null, 2) });
+  if (area) fitBody(api, body, area);
+  const warning = warningOf(api, operation, body);
   const place = h("div", { class: "outcome", role: "status", "aria-live": "polite" });
   let underWay = null;
 
@@ -67,6 +86,11 @@ export function tryView(api, operation, parameters, body) {
   };
 
   async function send() {
+    const missing = inputs.find(([, input]) => input.required && input.value.trim() === "");
+    if (missing) {
+      fill(place, h("p", { class: "note bad" }, `${missing[0].name} is needed: there is none that this page knows.`));
+      return missing[1].focus();
+    }
     underWay?.abort();
     const mine = new AbortController();
     underWay = mine;
@@ -91,6 +115,7 @@ export function tryView(api, operation, parameters, body) {
         if (type.startsWith("text/event-stream")) output.textContent = read;
       }
       output.textContent = shown(type, read) || "(no body)";
+      if (answer.ok && /\bjson\b/.test(type)) remember(api, operation, String(answer.status), JSON.parse(read));
     } catch (error) {
       if (!mine.signal.aborted) fill(place, h("p", { class: "note bad" }, `The server cannot be reached: ${error.message}`));
     } finally {
@@ -111,6 +136,7 @@ export function tryView(api, operation, parameters, body) {
     h("h2", {}, "Try it"),
     h("div", { class: "inputs" }, inputs.map(([parameter, input]) => field(`${parameter.name}${parameter.required ? " *" : ""}`, input))),
     area && field("Body", area),
+    warning && h("p", { class: "hint" }, warning),
     h("div", { class: "actions" }, h("button", { type: "submit", class: "primary" }, "Send"), curlButton(forCurl)),
     place,
   );

@@ -16,23 +16,25 @@ const waitOf = (answer) => Number(answer.headers.get("Retry-After") ?? 0) * 1_00
 
 /** An error, as the server says it (RFC 9457), or as the browser does where there is no answer. */
 export class Problem extends Error {
-  constructor(message, { status = 0, code = "", correlationId = "", retryAfterMs = 0 } = {}) {
+  constructor(message, { status = 0, code = "", correlationId = "", retryAfterMs = 0, path = "" } = {}) {
     super(message);
-    Object.assign(this, { status, code, correlationId, retryAfterMs });
+    Object.assign(this, { status, code, correlationId, retryAfterMs, path });
   }
 
   /** One that was asked for, and is the answer. */
   static said(body, retryAfterMs) {
-    return new Problem(body.error, { status: body.status, code: body.error_code, correlationId: body.correlation_id, retryAfterMs });
+    const problem = new Problem(body.error, { status: body.status, code: body.error_code, correlationId: body.correlation_id, retryAfterMs });
+    return Object.assign(problem, { isSaid: true });
   }
 
-  static of(answer, body) {
+  static of(answer, body, path) {
     const retryAfterMs = waitOf(answer);
     return new Problem(body?.error ?? body?.detail ?? `the server answered ${answer.status}`, {
       status: answer.status,
       code: body?.error_code ?? "",
       correlationId: body?.correlation_id ?? answer.headers.get("X-Correlation-ID") ?? "",
       retryAfterMs,
+      path,
     });
   }
 }
@@ -61,7 +63,7 @@ export async function ask(method, path, { body, headers, signal } = {}) {
   }
   const read = await answer.json().catch(() => null);
   if (answer.ok) return { status: answer.status, etag: answer.headers.get("ETag"), retryAfterMs: waitOf(answer), body: read };
-  const problem = Problem.of(answer, read);
+  const problem = Problem.of(answer, read, path);
   if (problem.status === 401) tell("unauthenticated", { path, problem });
   throw problem;
 }

@@ -8,7 +8,8 @@ import { askWho, whoAmI } from "./identity.js";
 import { jobsView, jobView } from "./jobs.js";
 import { letterView, lettersView } from "./letters.js";
 import { listView } from "./list.js";
-import { startLive } from "./live.js";
+import { startLive, stopLive } from "./live.js";
+import { time } from "./words.js";
 
 const main = document.getElementById("main");
 
@@ -18,7 +19,8 @@ function viewOf(place, query) {
   if (name === "batches" && id) return batchView(id);
   if (name === "retry-jobs") return id ? jobView(id) : jobsView();
   if (name === "dead-letters") return id ? letterView(id) : lettersView(query);
-  return listView(query);
+  if (name === "batches" || name === "") return listView(query);
+  return nowhere(`This page has nothing at “#/${place.join("/")}”.`);
 }
 
 /** Where the address is; `place` is empty where it cannot be read. */
@@ -31,9 +33,8 @@ const parse = () => {
   }
 };
 
-/** What is shown for an address that nobody can read. */
-const nowhere = () => {
-  const text = "This address cannot be read: there is something wrong behind a % in it.";
+/** What is shown for an address that nobody can read, or that is none of this page. */
+const nowhere = (text = "This address cannot be read: there is something wrong behind a % in it.") => {
   const back = h("p", {}, h("a", { href: "#/batches" }, "Batches"));
   return { title: "No such address", element: h("section", { class: "empty" }, h("h1", { tabindex: -1 }, "No such address"), h("p", { role: "alert" }, text), back) };
 };
@@ -63,14 +64,27 @@ function show({ isFirst = false } = {}) {
 
 window.addEventListener("hashchange", () => show());
 startBar(main);
-happenings.addEventListener("identity", () => show());
+happenings.addEventListener("identity", ({ detail }) => {
+  // The same person with another token goes on where they are: what they have written in a dialog stays.
+  if (!detail.isSame || !document.querySelector("dialog[open]")) show();
+});
 happenings.addEventListener("unauthenticated", ({ detail }) => {
+  stopLive();
   // One question at a time.
   if (!document.querySelector("dialog[open]")) askWho({ because: detail.problem, path: detail.path });
 });
+
+/** The last time when everything in sight was as it is at the server. */
+let lastHeard = new Date();
+
 happenings.addEventListener("live", ({ detail }) => {
-  document.getElementById("live").dataset.state = detail.state;
+  const live = document.getElementById("live");
+  const away = document.getElementById("away");
+  if (live.dataset.state === "on" && detail.state !== "on") lastHeard = new Date();
+  live.dataset.state = detail.state;
   say(document.getElementById("live-text"), detail.text);
+  away.hidden = detail.state !== "away";
+  if (!away.hidden) say(away, `The server cannot be reached. What is shown is how things stood at ${time(lastHeard)}; it is tried again by itself.`);
 });
 
 show({ isFirst: true });

@@ -7,10 +7,13 @@ import { announce, chip, fill, h, say } from "./dom.js";
 import { Grid, nameOf } from "./grid.js";
 import { openRetry, preview } from "./retry.js";
 import { errorText, timeline } from "./timeline.js";
-import { count, isRunning, look, PHASES, short, time, titled } from "./words.js";
+import { count, isRunning, look, PHASES, plainly, short, time, titled } from "./words.js";
 
 /** How often a batch that is at work is read again: what is dispatched and begun is not announced. */
 const POLL_MS = 700;
+
+/** How often one that rests is: a retry that begins elsewhere is not announced. */
+const QUIET_MS = 7_000;
 
 /** The most attempts of a phase that are shown; the newest. */
 const MOST_ATTEMPTS = 200;
@@ -34,19 +37,34 @@ async function possibility(batchId, phase, signal) {
   return { can: Boolean(forced.plan), why: plain.problem.message, waitMs: plain.problem.retryAfterMs };
 }
 
-function errorsOf(info) {
+/** What went wrong the last time, while the next attempt is at it. */
+function wentBefore(last) {
+  if (!last?.error_code) return null;
+  const failed = last.failed > 0 ? `: ${count(last.failed, "essay")} failed` : " failed";
+  return h(
+    "div",
+    { class: "note" },
+    h("p", { class: "small" }, `Attempt ${last.attempt}${failed} with `, h("code", {}, last.error_code), last.category && ` · ${last.category}`),
+    last.message && h("p", { class: "wrap" }, last.message),
+  );
+}
+
+function errorsOf(info, last, hasBegun) {
   if (!info) return [];
+  if (hasBegun) return [wentBefore(last)];
   const failed = info.failed_essays ?? [];
   return [
-    info.error_code ? errorText(info) : info.message && h("p", { class: "note" }, `${info.message}.`),
+    info.error_code ? errorText(info) : info.message && h("p", { class: "note" }, `${plainly(info.message)}.`),
     info.next_retry_at && h("p", { class: "note" }, "Is tried again by itself at ", h("time", { datetime: info.next_retry_at }, time(info.next_retry_at)), "."),
-    failed.length > 0 && h("p", { class: "small" }, `${count(failed.length, "failed essay")}${failed.length === 100 ? " or more" : ""}; which, the grid below shows.`),
+    failed.length > 0 && h("p", { class: "small" }, `${count(failed.length, "failed essay")}${failed.length === 100 ? " or more" : ""}; the grid below shows which.`),
   ];
 }
 
-function phaseCard({ phase, detail, isStale, possible, retry }) {
+function phaseCard({ phase, detail, isStale, possible, last, retry }) {
   const counts = detail.essay_counts;
-  const attempts = detail.error_info ? detail.error_info.retry_count + 1 : Number(detail.started_at !== null);
+  // A phase that was skipped has an error without an attempt.
+  const retries = detail.error_info?.retry_count ?? 0;
+  const attempts = retries > 0 || detail.started_at !== null ? retries + 1 : 0;
   const button = h("button", { type: "button", data: { key: `retry-${phase}` }, onclick: () => retry(phase) }, "Retry…");
   button.setAttribute("aria-label", `Retry ${titled(phase)}`);
   const shares = [
@@ -61,8 +79,8 @@ function phaseCard({ phase, detail, isStale, possible, retry }) {
     h("p", { class: "small" }, [shares.join(", ") || `${count(counts.total, "essay")}`, attempts > 0 && count(attempts, "attempt")].filter(Boolean).join(" · ")),
     isRunning(detail.status) && counts.total > 0 && h("progress", { max: 100, value: detail.progress_percentage ?? 0, "aria-label": `${titled(phase)}: essays done` }),
     isStale && h("p", { class: "note part" }, "Stale: it has not seen what a phase above made later."),
-    errorsOf(detail.error_info),
-    possible?.can ? h("div", { class: "actions start" }, button) : possible?.why && h("p", { class: "small faint" }, `No retry now: ${possible.why}`),
+    errorsOf(detail.error_info, last, isRunning(detail.status) && !detail.error_info?.next_retry_at),
+    possible?.can ? h("div", { class: "actions start" }, button) : possible?.why && h("p", { class: "small faint" }, `No retry now: ${plainly(possible.why)}`),
   );
 }
 
@@ -71,31 +89,33 @@ export function batchView(id) {
   const ended = new AbortController();
   const { signal } = ended;
   let [state, possible, timer, isReading, isAgain, shownVersion] = [null, {}, 0, false, false, null];
-  let essays = [];
+  let [essays, lasts, cancelling] = [[], {}, null];
 
   const status = h("span", {});
   const facts = h("p", {});
   const notes = h("div", {});
   const trouble = h("div", {});
+  // There is none of it until the batch is there.
+  const content = h("div", { hidden: true });
   const cards = h("div", { class: "cards" });
   const chosenText = h("span", { role: "status" }, "No essay is chosen");
-  const cancel = h("button", { type: "button", class: "danger", hidden: true, data: { key: "cancel" }, onclick: () => openCancel({ batchId: id, running: running(), etag: state.etag }) }, "Cancel…");
+  const cancel = h("button", { type: "button", class: "danger", hidden: true, data: { key: "cancel" }, onclick: () => (cancelling = openCancel({ batchId: id, running })) }, "Cancel…");
   const clear = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => grid.chooseAll(false) }, "Choose none");
   const grid = new Grid({
     onchoose: (number) => {
       say(chosenText, number === 0 ? "No essay is chosen" : `${count(number, "essay")} chosen: “Retry…” of a phase offers them`);
       clear.hidden = number === 0;
     },
-    retryOf: (phase) => possible[phase]?.can && ((chosen) => openRetry({ batchId: id, phase, chosen, back: `phase-${phase}` })),
+    retryOf: (phase) => possible[phase]?.can && ((chosen) => openRetry({ batchId: id, phase, chosen, essays, back: `phase-${phase}` })),
   });
   const tried = timeline();
-  const retry = (phase) => openRetry({ batchId: id, phase, chosen: [...grid.chosen], back: `phase-${phase}` });
+  const retry = (phase) => openRetry({ batchId: id, phase, chosen: [...grid.chosen], essays, back: `phase-${phase}` });
   const details = () => state.body.pipeline_state;
   const asked = () => PHASES.filter((phase) => details()[phase]);
   const running = () => asked().filter((phase) => isRunning(details()[phase].status));
 
   function showCards() {
-    const card = (phase) => phaseCard({ phase, detail: details()[phase], isStale: state.body.stale.includes(phase), possible: possible[phase], retry });
+    const card = (phase) => phaseCard({ phase, detail: details()[phase], isStale: state.body.stale.includes(phase), possible: possible[phase], last: lasts[phase], retry });
     fill(cards, asked().map(card));
     if (asked().length === 0) fill(cards, h("p", {}, "No pipeline was requested yet, so there is nothing to retry."));
   }
@@ -114,6 +134,8 @@ export function batchView(id) {
       body.stale.length > 0 && h("p", { class: "note part" }, `Stale: ${body.stale.map(titled).join(", ")} completed before a phase above made something new. A retry of it sees that.`),
     );
     cancel.hidden = running().length === 0;
+    cancelling?.update();
+    content.hidden = false;
     showCards();
   }
 
@@ -131,6 +153,7 @@ export function batchView(id) {
     ]);
     essays = found;
     possible = Object.fromEntries(possibilities);
+    lasts = Object.fromEntries(attempts.flat().filter((attempt) => attempt.ended_at).map((attempt) => [attempt.phase, attempt]));
     const names = new Map(essays.map((essay) => [essay.essay_id, nameOf(essay)]));
     showCards();
     grid.show(essays, asked(), attempts.flat());
@@ -147,17 +170,23 @@ export function batchView(id) {
     isAgain = false;
     let wait = 0;
     try {
+      // What nobody sees is read once somebody does.
+      if (document.hidden && state) return;
+      const before = JSON.stringify(state?.body);
       state = await get(ofBatch(id, "status"), { signal });
-      showState();
+      // What is the same is left alone: somebody may be copying it.
+      if (JSON.stringify(state.body) !== before) showState();
       if (state.etag !== shownVersion) {
         wait = await readRest();
         shownVersion = wait > 0 ? null : state.etag;
       }
       fill(trouble);
-      if (running().length > 0) wait = POLL_MS;
+      wait = running().length > 0 ? POLL_MS : wait || QUIET_MS;
     } catch (problem) {
       if (problem.name === "AbortError") return;
       fill(trouble, problemNote(problem));
+      // Of a batch that is not there, or is somebody else's, there is nothing more to show.
+      if (problem.status === 404 || problem.status === 403) content.hidden = true;
       if (problem.status === 0 || problem.status >= 429) wait = POLL_MS * 5;
     } finally {
       isReading = false;
@@ -170,17 +199,13 @@ export function batchView(id) {
   happenings.addEventListener("moved", moved, { signal });
   happenings.addEventListener("changed", moved, { signal });
   happenings.addEventListener("resync", read, { signal });
+  document.addEventListener("visibilitychange", () => document.hidden || read(), { signal });
   read();
 
-  const element = h(
-    "section",
-    { class: "batch" },
-    h("p", { class: "crumbs" }, h("a", { href: "#/batches" }, "Batches")),
-    h("div", { class: "heading" }, h("h1", { tabindex: -1, title: id, data: { key: "batch-title" } }, `Batch ${short(id)}`), status, cancel),
+  content.append(
     facts,
     h("p", { class: "small" }, h("code", {}, id)),
     notes,
-    trouble,
     h("h2", {}, "Phases"),
     cards,
     h("h2", {}, "Essays"),
@@ -188,6 +213,14 @@ export function batchView(id) {
     grid.element,
     h("h2", {}, "Attempts"),
     tried.element,
+  );
+  const element = h(
+    "section",
+    { class: "batch" },
+    h("p", { class: "crumbs" }, h("a", { href: "#/batches" }, "Batches")),
+    h("div", { class: "heading" }, h("h1", { tabindex: -1, title: id, data: { key: "batch-title" } }, `Batch ${short(id)}`), status, cancel),
+    trouble,
+    content,
   );
   const close = () => {
     ended.abort();

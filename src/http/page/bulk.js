@@ -5,20 +5,22 @@ import { curlButton } from "./curl.js";
 import { open, problemNote } from "./dialog.js";
 import { announce, field, fill, h, select, tick } from "./dom.js";
 import { newKey, reasonField } from "./retry.js";
-import { count, PHASES, titled } from "./words.js";
+import { count, PHASES, plainly, time, titled } from "./words.js";
 
 /** A filter as people read it. */
 export function filterText(filter) {
-  const parts = Object.entries(filter).map(([name, value]) => `${name.replaceAll("_", " ")} ${value === true ? "" : value}`.trim());
+  const read = (name, value) => (name === "since" || name === "until" ? time(value) : PHASES.includes(value) ? titled(value) : String(value).replaceAll("_", " "));
+  const called = { since: "registered since", until: "registered before" };
+  const parts = Object.entries(filter).map(([name, value]) => (value === true ? name : `${called[name] ?? name.replaceAll("_", " ")} ${name === "error_code" ? value : read(name, value)}`));
   return parts.length > 0 ? parts.join(", ") : "all batches";
 }
 
 function previewView(plan) {
-  const refused = plan.would_be_refused.map(({ error, count: number }) => h("li", {}, `${count(number, "batch", "batches")}: ${error}`));
+  const refused = plan.would_be_refused.map(({ error, count: number }) => h("li", {}, `${count(number, "batch", "batches")}: ${plainly(error)}`));
   return h(
     "div",
     { class: "note" },
-    h("p", {}, `${count(plan.total, "batch", "batches")} fit; ${plan.would_be_retried} would be retried.`),
+    h("p", {}, `${count(plan.total, "batch fits", "batches fit")}; ${plan.would_be_retried.toLocaleString("en")} would be retried.`),
     refused.length > 0 && h("p", {}, "Refused would be:"),
     refused.length > 0 && h("ul", {}, refused),
   );
@@ -87,7 +89,7 @@ export function openBulk(given) {
     size: "wide",
     back: "bulk",
     body: [
-      h("p", {}, "Filter: ", h("strong", {}, filterText(filter)), ". Which batches these are is fixed when the retry begins; the text of the search is no part of it."),
+      h("p", {}, "Filter: ", h("strong", {}, filterText(filter)), ". Which batches these are is fixed when the retry begins."),
       h("div", { class: "row" }, field("Phase", phase), field("Batches a second", rate)),
       onlyFailed.element,
       place,

@@ -1,6 +1,7 @@
 // Dialogs: the browser's own, which keep the focus inside, close with Escape, and give the focus back.
 
 import { byKey, h } from "./dom.js";
+import { askWho } from "./identity.js";
 
 let number = 0;
 
@@ -55,7 +56,7 @@ export function open({ title, body, submit, extra = [], first, back, size = "nar
   return { dialog, button, close };
 }
 
-/** An error in full: what it says, its code, and what to look for in the log. */
+/** An error in full: what it says, its code, and what to look for in the log. Whoever has to sign in can do that there. */
 export function problemNote(problem) {
   const details = [problem.status || null, problem.code].filter(Boolean).join(" · ");
   return h(
@@ -64,5 +65,6 @@ export function problemNote(problem) {
     h("p", {}, problem.message),
     details && h("p", { class: "small" }, details),
     problem.correlationId && h("p", { class: "small" }, "correlation id ", h("code", {}, problem.correlationId)),
+    problem.status === 401 && h("button", { type: "button", class: "sign-in", onclick: () => askWho({ because: problem, path: problem.path }) }, "Give another token…"),
   );
 }

@@ -12,7 +12,7 @@ const shown = (child) => (child instanceof Node ? child : plain(child));
 
 /**
  * Makes an element. A property that is a function is a listener (`onclick`); `data` is the dataset; `false`, `null` and
- * `undefined` leave an attribute or a child out.
+ * `undefined` leave an attribute or a child out. Children may be lists of children, however deep.
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -23,7 +23,7 @@ export function h(tag, properties = {}, ...children) {
     else if (name === "value") element.value = value;
     else element.setAttribute(name, value === true ? "" : READ_ALOUD.has(name) ? plain(value) : String(value));
   }
-  element.append(...children.flat().filter(isThere).map(shown));
+  element.append(...children.flat(Infinity).filter(isThere).map(shown));
   return element;
 }
 
@@ -42,7 +42,7 @@ export function say(element, text) {
 export function fill(element, ...children) {
   const focused = element.contains(document.activeElement) ? document.activeElement : null;
   const key = focused?.closest("[data-key]")?.dataset.key;
-  element.replaceChildren(...children.flat().filter(isThere).map(shown));
+  element.replaceChildren(...children.flat(Infinity).filter(isThere).map(shown));
   if (focused && !focused.isConnected && key) byKey(key, element)?.focus();
 }
 
@@ -59,6 +59,9 @@ export function chip(status, more) {
     h("span", {}, more ? `${label} ${more}` : label),
   );
 }
+
+/** A code, which may be broken after each of its words. */
+export const breakable = (code) => String(code).split(/(?<=_)/).flatMap((word, place) => (place === 0 ? [word] : [h("wbr"), word]));
 
 /** A field with its label. */
 export function field(label, control, hint) {

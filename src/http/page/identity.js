@@ -56,12 +56,13 @@ export function askWho({ because, path = "" } = {}) {
   const operator = secret("operator", me.operator);
   const hint = (text) => h("p", { class: "hint" }, text);
   const submit = (close) => {
+    const before = whoAmI();
     Object.assign(me, { user: user.value.trim(), token: token.value.trim(), operator: operator.value.trim() });
     kept(local, USER, me.user);
     kept(session, TOKEN, me.token);
     kept(session, OPERATOR, me.operator);
     close();
-    tell("identity");
+    tell("identity", { isSame: before === whoAmI() });
     if (whoAmI()) announce(`You are ${whoAmI()}`);
   };
   open({

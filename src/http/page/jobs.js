@@ -5,7 +5,7 @@ import { filterText } from "./bulk.js";
 import { curlButton } from "./curl.js";
 import { problemNote } from "./dialog.js";
 import { announce, chip, fill, h, say } from "./dom.js";
-import { count, short, time, titled } from "./words.js";
+import { count, plainly, short, time, titled } from "./words.js";
 
 const POLL_MS = 700;
 const PAGE = 100;
@@ -20,6 +20,8 @@ export function tableOf(caption, heads, body) {
     body,
   );
 }
+
+const number = (value) => value.toLocaleString("en");
 
 /** All bulk retries of the user. */
 export function jobsView() {
@@ -63,7 +65,7 @@ function memberRow(member, isRunning) {
     {},
     h("th", { scope: "row" }, h("a", { href: `#/batches/${member.batch_id}`, title: member.batch_id }, short(member.batch_id))),
     h("td", {}, chip(outcomeOf(member, isRunning))),
-    h("td", {}, member.attempt ? `attempt ${member.attempt}` : (member.error ?? "")),
+    h("td", {}, member.attempt ? `attempt ${member.attempt}` : plainly(member.error ?? "")),
     h("td", {}, member.phase_status ? chip(member.phase_status) : ""),
     h("td", {}, time(member.at)),
   );
@@ -93,7 +95,8 @@ export function jobView(id) {
     say(facts, `${titled(job.phase)}${job.only_failed ? ", failed essays only" : ""} · ${filterText(job.filter)} · ${job.per_second} a second · begun ${time(job.created_at)} · “${job.reason}”`);
     const { retried, moved, refused, waiting } = job.counts;
     const isRunning = job.status === "running";
-    say(counts, `${decided} of ${count(job.total, "batch", "batches")}: ${retried} retried, ${refused} refused, ${moved} moved meanwhile, ${waiting} ${isRunning ? "waiting" : "left alone"}`);
+    const shares = [`${number(retried)} retried`, `${number(refused)} refused`, `${number(moved)} moved meanwhile`, `${number(waiting)} ${isRunning ? "waiting" : "left alone"}`];
+    say(counts, `${number(decided)} of ${count(job.total, "batch", "batches")}: ${shares.join(", ")}`);
     if (!isRunning && document.activeElement === stop) document.querySelector("h1").focus();
     stop.hidden = curl.hidden = !isRunning;
     fill(body, job.batches.map((member) => memberRow(member, isRunning)));

@@ -11,9 +11,31 @@ import { count, short, time } from "./words.js";
 const PATH = "internal/v1/dead-letters";
 
 const DECISIONS = {
-  redrive: { label: "Redrive", done: "redriven", tone: "primary", means: "It is sent on its way again, as the same message to the same consumer. If that refuses it again, it comes back here." },
+  redrive: { label: "Redrive", done: "on the way again", tone: "primary", means: "It is sent on its way again, as the same message to the same consumer. If that refuses it again, it comes back here." },
   discard: { label: "Discard", done: "discarded", tone: "danger", means: "It is closed, and nobody gets it. What it was about stays as it is." },
 };
+
+/** When it is looked whether a letter that was redriven came back, in milliseconds after the time before. */
+const LOOKS_MS = [400, 1_000, 2_000, 4_000];
+
+/** Says how many of these came back: the consumer may refuse them again in the same second. */
+async function watchRedriven(ids, done) {
+  for (const wait of LOOKS_MS) {
+    await new Promise((over) => setTimeout(over, wait));
+    const open = await openAmong(ids).catch(() => []);
+    if (open.length === 0) continue;
+    await done();
+    const which = ids.length === 1 ? "The dead letter" : `${open.length.toLocaleString("en")} of ${count(ids.length, "dead letter")}`;
+    return announce(`${which} came back: it was refused again`, "bad");
+  }
+}
+
+/** Those of the letters that are open now. */
+async function openAmong(ids) {
+  if (ids.length === 1) return (await get(`${PATH}/${encodeURIComponent(ids[0])}`)).body.state === "open" ? ids : [];
+  const { body } = await get(withQuery(PATH, { state: "open", limit: 200 }));
+  return ids.filter((id) => body.dead_letters.some((letter) => letter.id === id));
+}
 
 /** Opens the dialog of a decision about these letters. */
 function openDecision(name, ids, done, back) {
@@ -34,6 +56,7 @@ function openDecision(name, ids, done, back) {
       close();
       const decided = answer.decided ?? 1;
       announce(`${count(decided, "dead letter")} ${past}`, "good");
+      if (name === "redrive") watchRedriven(ids, done);
     } catch (problem) {
       fill(trouble, problemNote(problem));
     }
@@ -50,7 +73,7 @@ function openDecision(name, ids, done, back) {
 /** The list. */
 export function lettersView(query) {
   const states = [["open", "open"], ["redriven", "redriven"], ["discarded", "discarded"], ["", "any"]];
-  const state = select("state", states, query.get("state") ?? "open");
+  const state = select("state", states, query.get("state")?.replace(/^any$/, "") ?? "open");
   const chosen = new Set();
   const body = h("tbody", {});
   const trouble = h("div", {});
@@ -97,7 +120,7 @@ export function lettersView(query) {
     }
   }
   state.addEventListener("change", () => {
-    history.replaceState(null, "", `#${withQuery("/dead-letters", { state: state.value })}`);
+    history.pushState(null, "", `#${withQuery("/dead-letters", { state: state.value || "any" })}`);
     load();
   });
   load();

@@ -44,7 +44,7 @@ async function listenOnce(signal) {
   const path = "v1/notifications/stream";
   const answer = await fetch(new URL(path, base), { headers: headersFor(path), signal, cache: "no-store" });
   if (!answer.ok) {
-    const problem = Problem.of(answer, await answer.json().catch(() => null));
+    const problem = Problem.of(answer, await answer.json().catch(() => null), path);
     if (problem.status === 401) tell("unauthenticated", { path, problem });
     throw problem;
   }
@@ -66,17 +66,17 @@ async function listen(signal) {
   let wait = FIRST_WAIT_MS;
   while (!signal.aborted) {
     const began = Date.now();
-    let why = "the connection ended";
+    let state = { state: "off", text: "not live: the connection ended" };
     try {
       await listenOnce(signal);
     } catch (error) {
       if (signal.aborted) return;
-      why = error instanceof Problem ? error.message : "the server cannot be reached";
-      if (error instanceof Problem && error.status === 401) return tell("live", { state: "off", text: "not live" });
+      if (error instanceof Problem && error.status === 401) return;
+      state = stateAfter(error);
     }
     if (signal.aborted) return;
     if (Date.now() - began > LONGEST_WAIT_MS) wait = FIRST_WAIT_MS;
-    tell("live", { state: "off", text: `not live: ${why}` });
+    tell("live", state);
     // Whoever cannot listen asks now and then.
     if (wait > FIRST_WAIT_MS) tell("resync");
     await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random() / 2)));
@@ -84,12 +84,25 @@ async function listen(signal) {
   }
 }
 
+/** What is said after an error: whether the server is away, or does not let this tab listen. */
+function stateAfter(error) {
+  if (!(error instanceof Problem)) return { state: "away", text: "not live: the server cannot be reached" };
+  // Other tabs listen, as many as may.
+  if (error.status === 429) return { state: "off", text: "every few seconds: other tabs of yours are live" };
+  return { state: "off", text: `not live: ${error.message}` };
+}
+
 /** Listens from now on, as whoever asks now. */
 export function startLive() {
-  ending.abort();
+  stopLive();
   ending = new AbortController();
   if (whoAmI()) listen(ending.signal);
-  else tell("live", { state: "off", text: "not live" });
+}
+
+/** Listens no more. */
+export function stopLive() {
+  ending.abort();
+  tell("live", { state: "off", text: "not live" });
 }
 
 happenings.addEventListener("identity", startLive);

@@ -1,10 +1,14 @@
 // The retry of one phase. What is possible, and what would happen, the server is asked for (dry_run): no rule of it is here.
 
-import { ask, ofBatch, Problem, tell } from "./api.js";
+import { ask, happenings, ofBatch, Problem, tell } from "./api.js";
 import { curlButton } from "./curl.js";
 import { open, problemNote } from "./dialog.js";
 import { announce, field, fill, h, say, tick } from "./dom.js";
-import { count, short, titled } from "./words.js";
+import { nameOf } from "./grid.js";
+import { count, plainly, short, titled } from "./words.js";
+
+/** So many essays are named in one sentence at the most. */
+const MOST_NAMED = 3;
 
 /** The most characters of a reason, as the server counts them. */
 export const MAX_REASON = 500;
@@ -56,10 +60,14 @@ function planView(plan) {
   return h(
     "div",
     { class: "note" },
-    h("p", {}, `${plan.message}.`),
+    h("p", {}, `${plainly(plan.message)}.`),
     h("dl", {}, planLines(plan).map(([term, text]) => h("div", {}, h("dt", {}, term), h("dd", {}, text)))),
   );
 }
+
+/** The refusal of a retry that was about the batch as it was before. */
+const movedSince = (problem) =>
+  new Problem("The batch has changed since this was asked, and nothing was retried. What a retry would do now stands above.", problem);
 
 /** The ways to choose essays. */
 function scopesOf(chosen) {
@@ -70,8 +78,11 @@ function scopesOf(chosen) {
   ].filter(Boolean);
 }
 
-/** Opens the dialog that retries `phase`. `chosen` are the ids of essays. */
-export function openRetry({ batchId, phase, chosen = [], back }) {
+/**
+ * Opens the dialog that retries `phase`. `chosen` are the ids of essays; `essays` what is known of all of them, by which those
+ * that a refusal is about are named.
+ */
+export function openRetry({ batchId, phase, chosen = [], essays = [], back }) {
   const ended = new AbortController();
   const options = scopesOf(chosen);
   let [scope, asked, generation, key] = [chosen.length > 0 ? "chosen" : "whole", null, 0, newKey()];
@@ -79,7 +90,7 @@ export function openRetry({ batchId, phase, chosen = [], back }) {
 
   const place = h("div", { class: "plan", "aria-live": "polite" }, h("p", { class: "note" }, "Asking what would happen…"));
   const trouble = h("div", {});
-  const force = tick("Run again what has completed (force)", { name: "force", onchange: () => look() });
+  const force = tick("Run again what came out well (force)", { name: "force", onchange: () => look() });
   const downstream = tick("Then run the completed phases below again (downstream)", { name: "downstream", onchange: () => look() });
   force.element.hidden = downstream.element.hidden = true;
   const reason = reasonField("Reason", () => update());
@@ -108,6 +119,26 @@ export function openRetry({ batchId, phase, chosen = [], back }) {
     headers: { ...(asked?.etag ? { "If-Match": asked.etag } : {}), "Idempotency-Key": key },
   });
 
+  /** Why the retry needs force: what of it has come out before. */
+  function forceText() {
+    const more = "Tick “Run again what came out well” to retry it all the same.";
+    const good = scope === "chosen" ? essays.filter((essay) => chosen.includes(essay.essay_id) && essay.phases[phase]?.outcome === "succeeded") : [];
+    if (good.length === 0) return `${titled(phase)} has completed. ${more}`;
+    const names = good.slice(0, MOST_NAMED).map(nameOf).join(", ");
+    const others = good.length > MOST_NAMED ? ` and ${count(good.length - MOST_NAMED, "more", "more")}` : "";
+    const rest = good.length < chosen.length ? " (or choose only those that failed)" : "";
+    return `${names}${others} came out well before. ${more.replace(/\.$/, `${rest}.`)}`;
+  }
+
+  /** A refusal of something that was only asked about: no error, since nothing was sent. */
+  const refusalView = (text) => h("p", { class: "note part refusal" }, plainly(named(text)));
+
+  /** A refusal of what was sent. */
+  const inWords = (problem) => (problem.status === 412 ? movedSince(problem) : problem.status === 409 ? new Problem(plainly(named(problem.message)), problem) : problem);
+
+  /** An essay by its name, where the server tells only its place. */
+  const named = (text) => text.replace(/the essay in slot (\d+)/, (all, slot) => (essays[slot] ? nameOf(essays[slot]) : all));
+
   function update() {
     // The field of the reason is made before the dialog is.
     if (!shown) return;
@@ -127,12 +158,17 @@ export function openRetry({ batchId, phase, chosen = [], back }) {
       ]);
       const unforced = flags().force ? await ask({ ...plain, ...flags(), force: false }) : now;
       if (mine !== generation) return;
-      force.element.hidden = !(unforced.problem && forced.plan);
+      const needsForce = Boolean(unforced.problem && forced.plan);
+      force.element.hidden = !needsForce;
       downstream.element.hidden = !(below.plan?.runs_again.length > 0);
       // With another wish it is another request.
       key = newKey();
       asked = now;
-      fill(place, now.plan ? planView(now.plan) : problemNote(now.problem));
+      if (now.plan) fill(place, planView(now.plan));
+      else if (now.problem.isSaid) fill(place, refusalView(needsForce ? forceText() : now.problem.message));
+      else fill(place, problemNote(now.problem));
+      // What an earlier answer said of signing in is settled by this one.
+      if (trouble.querySelector(".sign-in")) fill(trouble);
       update();
     } catch (error) {
       if (error.name !== "AbortError") throw error;
@@ -149,9 +185,9 @@ export function openRetry({ batchId, phase, chosen = [], back }) {
       // What the request cannot say of this phase is no choice; what it cannot have now is one that is closed.
       element.hidden = problem?.status === 400;
       radio.disabled = Boolean(problem) && option.name !== scope;
-      say(why, problem && problem.status !== 400 && radio.disabled ? problem.message : "");
+      say(why, problem && problem.status !== 400 && radio.disabled ? plainly(named(problem.message)) : "");
       if (problem?.status === 400) {
-        say(scopeNote, problem.message);
+        say(scopeNote, `${plainly(named(problem.message))}.`);
         scopeNote.hidden = false;
         if (option.name === scope) choose("whole");
       }
@@ -173,15 +209,16 @@ export function openRetry({ batchId, phase, chosen = [], back }) {
       announce(`${titled(phase)} of batch ${short(batchId)}: attempt ${plan.attempt} is on its way`, "good");
       tell("changed", { batchId });
     } catch (problem) {
-      fill(trouble, problemNote(problem));
-      // The same key goes on, unless the server has answered.
-      if (problem.status) await look();
+      fill(trouble, problemNote(inWords(problem)));
+      // The same key goes on, unless the server has answered. Who has to sign in first asks the same thing then.
+      if (problem.status && problem.status !== 401) await look();
       else update();
       // What the button would do now stands above it.
       trouble.scrollIntoView({ block: "nearest" });
     }
   }
 
+  happenings.addEventListener("identity", () => look(), { signal: ended.signal });
   shown = open({
     title: `Retry ${titled(phase)}`,
     size: "wide",

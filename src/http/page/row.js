@@ -1,6 +1,6 @@
 // A batch as a row of the list.
 
-import { chip, h, say } from "./dom.js";
+import { breakable, chip, h, say } from "./dom.js";
 import { openRetry } from "./retry.js";
 import * as words from "./words.js";
 
@@ -22,20 +22,21 @@ function phaseCell(detail) {
   const hasSome = detail.status === "completed_with_partial_success";
   const second = code ?? (attempts > 1 ? `attempt ${attempts}` : "");
   const text = hasSome ? `${counts.successful}/${counts.total}` : "";
-  return [chip(detail.status, text), second && h("span", { class: "second", title: second }, second)];
+  return [chip(detail.status, text), second && h("span", { class: "second", title: second }, breakable(second))];
 }
 
 /** A row, whose link and button stay the same elements while the rest changes. */
 export function rowOf(batch, filterOf) {
   const link = h("a", { href: `#/batches/${batch.batch_id}`, title: batch.batch_id, data: { key: `link-${batch.batch_id}` } }, words.short(batch.batch_id));
   const second = h("span", { class: "second" });
-  const status = h("td", {});
-  const cells = PHASES.map(() => h("td", { class: "phase" }));
+  const registered = h("time", { class: "second", datetime: batch.registered_at }, words.time(batch.registered_at));
+  const status = h("td", { class: "status" });
+  const cells = PHASES.map((name) => h("td", { class: "phase", data: { label: words.titled(name) } }));
   const button = h("button", { type: "button", data: { key: `retry-${batch.batch_id}` } });
   const element = h(
     "tr",
     { data: { key: batch.batch_id } },
-    h("th", { scope: "row" }, link, second),
+    h("th", { scope: "row" }, link, second, registered),
     status,
     cells,
     h("td", { class: "row-actions" }, button),
@@ -50,10 +51,11 @@ export function rowOf(batch, filterOf) {
       element.animate([{ backgroundColor: "var(--moved)" }, {}], { duration: 1_500 });
     }
     shown = state;
-    say(second, `${now.course_code} · ${now.essays_received}/${now.expected_essay_count} essays · ${words.time(now.registered_at)}`);
+    say(second, `${now.course_code} · ${now.essays_received}/${words.count(now.expected_essay_count, "essay")}`);
     const flags = [now.stuck_since && "stuck", now.stale.length > 0 && "stale", !filterOf(now) && "left the filter"].filter(Boolean);
     status.replaceChildren(chip(now.status), ...(flags.length ? [h("span", { class: "second flag" }, flags.join(" · "))] : []));
     cells.forEach((cell, place) => cell.replaceChildren(...phaseCell(now.phases[PHASES[place]]).filter(Boolean)));
+    cells.forEach((cell, place) => cell.toggleAttribute("data-unasked", !now.phases[PHASES[place]]));
     phase = retryOf(now);
     const isFocused = document.activeElement === button;
     button.hidden = !phase;

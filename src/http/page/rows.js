@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 const MARGIN = 12;
 
 /** How high a row is until one was measured, in pixels. */
-const GUESS = 56;
+const GUESS = 76;
 
 export class Rows {
   /**
@@ -17,10 +17,12 @@ export class Rows {
     Object.assign(this, { scroller, body, columns, key, make, onrange });
     this.items = [];
     this.rows = new Map();
+    // How high each was when it was in the document; the others are taken for as high as those are on the whole.
+    this.heights = new Map();
     this.height = GUESS;
     this.frame = 0;
     scroller.addEventListener("scroll", () => this.soon(), { passive: true });
-    this.resizes = new ResizeObserver(() => this.soon());
+    this.resizes = new ResizeObserver(() => this.resized());
     this.resizes.observe(scroller);
   }
 
@@ -41,16 +43,34 @@ export class Rows {
     this.rows.get(this.key(item))?.update(item);
   }
 
+  /** Where the width is another, the heights are too. */
+  resized() {
+    const width = this.scroller.clientWidth;
+    if (width !== this.width) this.heights.clear();
+    this.width = width;
+    this.soon();
+  }
+
   soon() {
     cancelAnimationFrame(this.frame);
     this.frame = requestAnimationFrame(() => this.render());
   }
 
+  /** The rows in sight, and the margin. */
   range() {
     const { scrollTop, clientHeight } = this.scroller;
-    const first = Math.max(0, Math.floor(scrollTop / this.height) - MARGIN);
-    const last = Math.min(this.items.length, Math.ceil((scrollTop + clientHeight) / this.height) + MARGIN);
-    return [Math.min(first, last), last];
+    let [place, top] = [0, 0];
+    const until = (height) => {
+      while (place < this.items.length && top < height) top += this.heightOf(this.items[place++]);
+      return place;
+    };
+    const first = until(scrollTop) - 1 - MARGIN;
+    const last = Math.min(this.items.length, until(scrollTop + clientHeight) + MARGIN);
+    return [Math.max(0, Math.min(first, last)), last];
+  }
+
+  heightOf(item) {
+    return this.heights.get(this.key(item)) ?? this.height;
   }
 
   render() {
@@ -72,7 +92,7 @@ export class Rows {
     const kept = new Map();
     let next = 0;
     for (const place of places) {
-      if (place > next) nodes.push(this.gap(place - next));
+      if (place > next) nodes.push(this.gap(next, place));
       const item = this.items[place];
       const key = this.key(item);
       const row = this.rows.get(key) ?? this.make(item);
@@ -82,7 +102,7 @@ export class Rows {
       nodes.push(row.element);
       next = place + 1;
     }
-    if (next < this.items.length) nodes.push(this.gap(this.items.length - next));
+    if (next < this.items.length) nodes.push(this.gap(next, this.items.length));
     this.rows = kept;
     const stays = new Set(nodes);
     for (const node of [...this.body.children]) if (!stays.has(node)) node.remove();
@@ -94,17 +114,26 @@ export class Rows {
     }
   }
 
-  gap(rows) {
+  /** Room for the rows of these places. */
+  gap(from, to) {
     const cell = h("td", { colspan: this.columns });
-    cell.style.height = `${rows * this.height}px`;
+    const height = this.items.slice(from, to).reduce((sum, item) => sum + this.heightOf(item), 0);
+    cell.style.height = `${height}px`;
     return h("tr", { class: "gap", "aria-hidden": "true" }, cell);
   }
 
   measure() {
-    const [row] = this.rows.values();
-    const height = row?.element.getBoundingClientRect().height;
-    if (!height || Math.abs(height - this.height) < 0.5) return;
-    this.height = height;
+    let hasMoved = false;
+    let sum = 0;
+    for (const [key, row] of this.rows) {
+      const { height } = row.element.getBoundingClientRect();
+      if (!height) return;
+      hasMoved ||= Math.abs(height - (this.heights.get(key) ?? this.height)) >= 0.5;
+      this.heights.set(key, height);
+      sum += height;
+    }
+    if (this.rows.size === 0 || !hasMoved) return;
+    this.height = sum / this.rows.size;
     this.soon();
   }
 }

@@ -14,27 +14,68 @@ export function errorText({ error_code: code, category, message }) {
   return h("div", { class: "note bad" }, h("p", {}, h("code", {}, code), category && ` · ${category}`), message && h("p", { class: "wrap" }, message));
 }
 
-/** A lane for each phase with a bar for each attempt. The list below says the same in words. */
+/** When an attempt began, as a number; nothing while it waits. */
+const beganAt = (attempt) => {
+  const began = attempt.dispatched_at ?? attempt.started_at;
+  return began ? new Date(began).getTime() : null;
+};
+
+/** So many times stand below the lanes. */
+const TICKS = 4;
+
+/** The least share of a lane, in percent, in which how long it took can be read. */
+const ROOM_FOR_TEXT = 9;
+
+/** The colours of the bars, in words. */
+function legend(attempts) {
+  const looks = new Map(attempts.map((attempt) => look(stateOf(attempt))).map((one) => [`${one.tone} ${one.label}`, one]));
+  const item = ({ label, tone }) => h("li", {}, h("span", { class: "bar-of", data: { tone } }), label);
+  return h("ul", { class: "legend" }, [...looks.values()].map(item));
+}
+
+/** Times along the lanes, with the seconds where all is within a day. */
+function axis(first, last) {
+  const tick = (_, place) => {
+    const at = new Date(first + ((last - first) * place) / (TICKS - 1));
+    return h("span", {}, time(at.toISOString()));
+  };
+  return h("div", { class: "lane axis" }, h("span", {}), h("span", { class: "ticks" }, Array.from({ length: TICKS }, tick)));
+}
+
+/** A lane for each phase with a bar for each attempt that has begun. The list below says the same in words. */
 function lanes(attempts) {
+  const begun = attempts.filter((attempt) => beganAt(attempt) !== null);
+  if (begun.length === 0) return null;
   const now = Date.now();
   const span = (attempt) => {
-    const from = new Date(attempt.dispatched_at ?? attempt.enqueued_at).getTime();
+    const from = beganAt(attempt);
     return [from, attempt.ended_at ? new Date(attempt.ended_at).getTime() : Math.max(now, from)];
   };
-  const first = Math.min(...attempts.map((attempt) => span(attempt)[0]));
-  const last = Math.max(...attempts.map((attempt) => span(attempt)[1]), first + 1);
+  const first = Math.min(...begun.map((attempt) => span(attempt)[0]));
+  const last = Math.max(...begun.map((attempt) => span(attempt)[1]), first + 1);
   const bar = (attempt) => {
     const [from, to] = span(attempt);
-    const element = h("span", { class: "bar-of", data: { tone: look(stateOf(attempt)).tone }, title: `${titled(attempt.phase)}, attempt ${attempt.attempt}` });
+    const share = (100 * (to - from)) / (last - first);
+    const took = between(from, to);
+    const title = `${titled(attempt.phase)}, attempt ${attempt.attempt}: ${time(new Date(from).toISOString())}, ${attempt.ended_at ? "took" : "for"} ${took}`;
+    const element = h("span", { class: "bar-of", data: { tone: look(stateOf(attempt)).tone }, title }, share >= ROOM_FOR_TEXT && h("span", { class: "took" }, took));
     element.style.left = `${(100 * (from - first)) / (last - first)}%`;
-    element.style.width = `${(100 * (to - from)) / (last - first)}%`;
+    element.style.width = `${share}%`;
     return element;
   };
   const lane = (phase) => {
-    const mine = attempts.filter((attempt) => attempt.phase === phase);
+    const mine = begun.filter((attempt) => attempt.phase === phase);
     return mine.length > 0 && h("div", { class: "lane" }, h("span", { class: "lane-name" }, titled(phase)), h("span", { class: "lane-bars" }, mine.map(bar)));
   };
-  return h("div", { class: "lanes", "aria-hidden": "true" }, PHASES.map(lane));
+  const label = `From ${time(new Date(first).toISOString())}, for ${between(first, last)}. The list below says the same in words.`;
+  return h("div", { class: "lanes", role: "img", "aria-label": label }, PHASES.map(lane), axis(first, last), legend(begun));
+}
+
+/** The newest first, by when it began, which is the time that each says; what waits comes before. */
+function byBegin(one, other) {
+  const at = (attempt) => beganAt(attempt) ?? Infinity;
+  if (at(one) !== at(other)) return at(one) > at(other) ? -1 : 1;
+  return PHASES.indexOf(other.phase) - PHASES.indexOf(one.phase) || other.attempt - one.attempt;
 }
 
 function factsOf(attempt) {
@@ -50,12 +91,14 @@ function factsOf(attempt) {
 }
 
 function itemOf(attempt, nameOf) {
+  const began = attempt.dispatched_at ?? attempt.started_at;
+  const at = began ?? attempt.enqueued_at;
   const failed = attempt.failed_essay_ids ?? [];
   return h(
     "li",
     {},
     h("h3", {}, `${titled(attempt.phase)}, attempt ${attempt.attempt} `, chip(stateOf(attempt))),
-    h("p", { class: "small" }, h("time", { datetime: attempt.enqueued_at }, time(attempt.enqueued_at)), " · ", factsOf(attempt).join(" · ")),
+    h("p", { class: "small" }, began ? "began " : "asked for ", h("time", { datetime: at }, time(at)), " · ", factsOf(attempt).join(" · ")),
     attempt.trigger === "user" && attempt.reason && h("p", { class: "wrap" }, `“${attempt.reason}”`),
     attempt.error_code && errorText(attempt),
     attempt.note && h("p", { class: "wrap" }, attempt.note),
@@ -73,7 +116,7 @@ export function timeline() {
     if (state === shown) return;
     shown = state;
     const opened = new Set([...element.querySelectorAll("details[open]")].map((details) => details.dataset.key));
-    const newest = [...attempts].sort((one, other) => new Date(other.enqueued_at) - new Date(one.enqueued_at) || PHASES.indexOf(other.phase) - PHASES.indexOf(one.phase));
+    const newest = [...attempts].sort(byBegin);
     if (attempts.length === 0) fill(element, h("p", {}, "Nothing was tried yet."));
     else fill(element, lanes(attempts), h("ol", { class: "attempts" }, newest.map((attempt) => itemOf(attempt, nameOf))));
     for (const details of element.querySelectorAll("details")) details.open = opened.has(details.dataset.key);

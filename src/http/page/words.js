@@ -108,5 +108,19 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 /** Whether this is the whole id of a batch. */
 export const isId = (text) => UUID.test(text);
 
-/** A status as people see it. */
+/** A phase as people see it. */
 export const titled = (phase) => phase.replaceAll("_", " ");
+
+/** What the server's texts say to programs, and what that is to people. */
+const FOR_PROGRAMS = [
+  [/; only a retry with "force": true runs it again$/, ""],
+  [/; leave essay_ids and only_failed out$/, ""],
+  [/\b(wait|waits) (\d{4,}) ms\b/, (_, word, ms) => `${word} ${Math.ceil(ms / 1_000)} s`],
+];
+
+/** A text of the server in the words of this page: phases and statuses as they are called here. */
+export function plainly(text) {
+  const said = FOR_PROGRAMS.reduce((rest, [pattern, better]) => rest.replace(pattern, better), text);
+  const word = (name) => (PHASES.includes(name) ? titled(name) : PHASE_STATUSES.includes(name) ? look(name).label : name);
+  return said.replace(/\b[a-z]+(?:_[a-z]+)+\b/g, word);
+}
