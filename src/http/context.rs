@@ -295,6 +295,7 @@ mod tests {
     use axum::routing::get;
     use axum::{Router, middleware};
     use http_body_util::BodyExt as _;
+    use serde_json::Value;
     use tower::ServiceExt as _;
 
     use super::*;
