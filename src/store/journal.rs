@@ -335,6 +335,8 @@ pub(super) struct Replay {
     pub(super) commits: u64,
     /// Its newest segment, where it has one.
     pub(super) last_segment: Option<u64>,
+    /// How many segments it has.
+    pub(super) segments: usize,
 }
 
 /// Reads the journal of a store. It is at most a few segments, so it is read as a whole.
@@ -344,6 +346,7 @@ pub(super) fn replay(store: &Path) -> io::Result<Result<Replay, String>> {
     for number in segments(&directory)? {
         let bytes = fs::read(path_of(&directory, number))?;
         replay.last_segment = Some(number);
+        replay.segments += 1;
         let mut cursor = Cursor(&bytes);
         let head = cursor.take(HEADER_BYTES);
         let after = head.and_then(|head| Some(u64::from_be_bytes(head.get(8..16)?.try_into().ok()?)));

@@ -28,9 +28,14 @@ pub(super) struct Opened {
     pub(super) contents: Tree,
     /// How many commits there have been.
     pub(super) commits: u64,
-    /// The newest segment of the journal, where there is one.
-    pub(super) last_segment: Option<u64>,
+    /// How many bytes of the journal are not settled.
+    pub(super) unsettled: u64,
+    /// The newest segment of the journal, where there are so many that they have to be settled whatever they say.
+    pub(super) full_up_to: Option<u64>,
 }
+
+/// How many segments a journal may have after a start. Each start adds one, and each is read by the next.
+const MAX_SEGMENTS: usize = 8;
 
 /// Opens what lies in the directory, which is locked.
 pub(super) fn open(options: &Options) -> Result<Opened, Error> {
@@ -43,12 +48,14 @@ pub(super) fn open(options: &Options) -> Result<Opened, Error> {
     let settled = guard::commits(&state).map_err(read::failed)?;
     let contents = database.open_tree("contents").map_err(|error| damaged(&options.directory, &error))?;
     let (state, contents) = (Tree::new(state), Tree::new(contents));
-    let Replay { after, writes, commits, last_segment } = replay;
+    let Replay { after, writes, commits, last_segment, segments } = replay;
+    let unsettled = journal::bytes_of(&writes);
     let (of_state, of_contents): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| write.which == Which::State);
     state.apply(of_state.into_iter().map(|write| write.under_newest_key().into_pair()));
     contents.apply(of_contents.into_iter().map(Write::into_pair));
     let commits = after.map_or(settled, |_| commits);
-    Ok(Opened { database, state, contents, commits, last_segment })
+    let full_up_to = last_segment.filter(|_| segments >= MAX_SEGMENTS || unsettled >= options.journal_bytes);
+    Ok(Opened { database, state, contents, commits, unsettled, full_up_to })
 }
 
 /// The files of events.
@@ -77,7 +84,7 @@ impl Store {
         let unfit = |error: std::io::Error| disk::directory_error(directory, &error);
         let lock = DirectoryLock::acquire(directory)?;
         let archive = archive(options)?;
-        let Opened { database, state, contents, commits, last_segment } = open(options)?;
+        let Opened { database, state, contents, commits, unsettled, full_up_to } = open(options)?;
         // Whoever made the mark had made the directories durable before.
         let is_new = !guard::is_marked(directory).map_err(unfit)?;
         let mut durability = Durability::new(options, &directory.join("store"), is_new)?;
@@ -107,7 +114,7 @@ impl Store {
             log_bytes,
             failure: Arc::clone(&failure),
         };
-        let settling = Settling { bytes: options.journal_bytes, unsettled: 0, is_under_way: false, settlements, done };
+        let settling = Settling { bytes: options.journal_bytes, unsettled, is_under_way: false, settlements, done };
         let (events, event_log_writes) = Numbering::open(&state, archive.clone(), options.retain_events)?;
         let event_log = events.log;
         let mut committer = Committer {
@@ -125,7 +132,9 @@ impl Store {
             commits,
             settling,
         };
-        if let Some(last) = last_segment {
+        // Where there is little, it is settled with what comes: a process that is killed again soon then finds a database
+        // that nobody has written to, and need not try whether it is whole.
+        if let Some(last) = full_up_to {
             committer.settle_up_to(last)?;
         }
         if !event_log_writes.is_empty() {
