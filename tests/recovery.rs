@@ -403,3 +403,28 @@ async fn an_outcome_that_comes_twice_takes_effect_once() {
     assert_eq!(client.attempts(&batch, "spellcheck").await.len(), 1);
     assert_eq!(client.attempts(&batch, "spellcheck").await[0]["requested_by"], OWNER);
 }
+
+#[tokio::test]
+async fn a_journal_is_kept_over_starts_and_stays_in_few_pieces() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().to_str().expect("a path");
+    let segments = || std::fs::read_dir(directory.path().join("journal")).expect("a journal").count();
+    let (mut batches, mut pieces) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let process = Process::serve(&["--data-dir", data, "--latency-ms", "0"]);
+        batches.push(process.client.registered_batch(1).await);
+        process.kill();
+        pieces.push(segments());
+    }
+    assert_eq!(pieces[..8], [1, 2, 3, 4, 5, 6, 7, 8]);
+    verify(directory.path());
+    // Where they are more than eight, and one that they are written over next, a start that lives a little longer settles them.
+    let process = Process::serve(&["--data-dir", data, "--latency-ms", "0"]);
+    while segments() > 9 {
+        assert!(batches.len() < 2_000, "{} segments", segments());
+        batches.push(process.client.registered_batch(1).await);
+    }
+    for batch in &batches {
+        assert_eq!(process.client.status(batch).await["batch_id"], **batch);
+    }
+}
