@@ -19,8 +19,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The cache a store gets where nobody says otherwise: 48 MiB. The database's own default is a gibibyte.
-    pub const DEFAULT_CACHE_BYTES: u64 = 48 * 1_024 * 1_024;
+    /// The cache a store gets where nobody says otherwise: 16 MiB. The database's own default is a gibibyte.
+    pub const DEFAULT_CACHE_BYTES: u64 = 16 * 1_024 * 1_024;
 
     /// The journal a store gets where nobody says otherwise: 16 MiB, which are read in some tens of milliseconds when
     /// the store is opened after a crash.
