@@ -194,14 +194,15 @@ impl RetryPolicy {
     }
 
     /// How long to wait after the `tried`th attempt in a row, in milliseconds: exponential backoff with full jitter,
-    /// anything from nothing to the longest. The draw is made of the attempt, so that the step stays without randomness
-    /// and different batches still spread out.
+    /// anything from one to the longest, and nothing only where that is the longest: who sees that an attempt is to come
+    /// can count on some time before it. The draw is made of the attempt, so that the step stays without randomness and
+    /// different batches still spread out.
     #[must_use]
     pub fn wait_ms(&self, batch: BatchId, phase: Phase, attempt: u32, tried: u32) -> u64 {
         let factor = u64::from(self.factor).saturating_pow(tried.saturating_sub(1));
         let longest = self.base_ms.saturating_mul(factor).min(self.max_ms);
         let draw = Uuid::new_v5(&batch.0, format!("backoff/{phase}/{attempt}").as_bytes()).as_u64_pair().0;
-        draw % longest.saturating_add(1)
+        if longest == 0 { 0 } else { 1 + draw % longest }
     }
 }
 
@@ -215,10 +216,21 @@ mod tests {
         for (tried, longest) in [(1, 1_000), (2, 2_000), (3, 4_000), (4, 5_000), (60, 5_000)] {
             let wait = |n: u128| policy.wait_ms(BatchId(Uuid::from_u128(n)), Phase::Nlp, tried, tried);
             let waits: Vec<_> = (0..500).map(wait).collect();
-            assert!(waits.iter().all(|wait| *wait <= longest), "{tried}");
+            assert!(waits.iter().all(|wait| (1..=longest).contains(wait)), "{tried}");
             assert!(waits.iter().any(|wait| *wait < longest / 10), "{tried}: never short");
             assert!(waits.iter().any(|wait| *wait > longest - longest / 10), "{tried}: never long");
             assert_eq!(wait(7), wait(7));
         }
+    }
+
+    #[test]
+    fn there_is_always_some_wait_unless_none_is_wanted() {
+        let wait = |base_ms, n: u128| {
+            let policy = RetryPolicy { base_ms, ..RetryPolicy::default() };
+            policy.wait_ms(BatchId(Uuid::from_u128(n)), Phase::Spellcheck, 1, 1)
+        };
+        assert!((0..100).all(|n| wait(0, n) == 0));
+        assert!((0..100).all(|n| wait(1, n) == 1));
+        assert!((0..100).any(|n| wait(2, n) == 2));
     }
 }
