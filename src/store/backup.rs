@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::lines::{BACKUP_VERSION, KINDS, Line, to_json};
+use super::lines::{BACKUP_VERSION, KINDS, Line, name_of, to_json};
 use super::migrate::FORMAT_VERSION;
 use super::read::failed;
 use super::{Error, Snapshot, keys};
@@ -21,14 +21,15 @@ pub fn backup(snapshot: &Snapshot, created_at: &str, write: &mut dyn FnMut(Vec<u
     if !lines.add(&header)? {
         return Ok(());
     }
-    for (prefix, kind) in KINDS {
+    for prefix in KINDS.iter().map(|(letter, _)| *letter).filter(|letter| keys::PREFIXES.contains(letter)) {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let (page, next) = snapshot.page(prefix, after.as_deref())?;
             for (key, value) in page {
-                let key = hex::encode(&key[1..]);
-                let value = to_json(prefix, &value)?;
-                if !lines.add(&Line::Record { kind: kind.to_owned(), key, value })? {
+                let (letter, key) = keys::with_its_letter(&key)?;
+                let value = to_json(letter, &value)?;
+                let kind = name_of(letter)?.to_owned();
+                if !lines.add(&Line::Record { kind, key: hex::encode(key), value })? {
                     return Ok(());
                 }
             }

@@ -65,8 +65,8 @@ impl Write {
 
     /// The same, under the key that it has in this version.
     pub(super) fn under_newest_key(self) -> Self {
-        match keys::shortened(&self.key) {
-            Some(short) if self.which == Which::State => Self { key: short.into(), ..self },
+        match keys::newest(&self.key) {
+            Some(newest) if self.which == Which::State => Self { key: newest.into(), ..self },
             Some(_) | None => self,
         }
     }

@@ -17,7 +17,8 @@ use super::{Error, codec};
 /// The version of the form that backups have.
 pub(super) const BACKUP_VERSION: u32 = 1;
 
-/// The prefixes of the keys that a backup has, in its order, with their names there.
+/// What a backup has, each by its letter, with its name there. A letter is the prefix of its keys, but for what lies under
+/// a batch, which follows the batch's `b`.
 pub(super) const KINDS: [(u8, &str); 15] = [
     (b'b', "batch"),
     (b'd', "details"),
@@ -53,7 +54,7 @@ pub(super) enum Line {
     Record {
         /// What it is.
         kind: String,
-        /// Its key behind the prefix, in hex.
+        /// Its key without the letter, in hex.
         key: String,
         /// What it says.
         value: Value,
@@ -83,6 +84,12 @@ struct Expiring<T> {
 
 fn corrupt(error: impl std::fmt::Display) -> Error {
     Error::Corrupt(error.to_string())
+}
+
+/// What a letter stands for in a backup.
+pub(super) fn name_of(letter: u8) -> Result<&'static str, Error> {
+    let known = KINDS.iter().find(|(known, _)| *known == letter);
+    known.map(|(_, name)| *name).ok_or_else(|| corrupt("a key that a backup does not have"))
 }
 
 /// A stored value as JSON.

@@ -7,6 +7,7 @@
 //! | 3 | the journal |
 //! | 4 | idempotency keys with half of their hash; leases of attempts; classes of batches; the log of events |
 //! | 5 | settled events in files of their own; those in the database are read there until they are too old |
+//! | 6 | what lies under a batch has neighbouring keys |
 
 use std::path::Path;
 
@@ -17,9 +18,9 @@ use super::read::{self, failed};
 use super::{Error, keys};
 
 /// The format of a store made by this version.
-pub(super) const FORMAT_VERSION: u32 = 5;
+pub(super) const FORMAT_VERSION: u32 = 6;
 
-/// How many batches are migrated in one write.
+/// How many keys, or batches, are migrated in one write.
 const BITE: usize = 256;
 
 /// Checks the format of the store, brings an older one up to this version's, and writes it into a new one.
@@ -35,11 +36,9 @@ pub(super) fn prepare(
         None if tree.is_empty() => {}
         Some(Ok(found @ 1..FORMAT_VERSION)) => {
             tracing::info!(from = found, to = FORMAT_VERSION, "the store is brought up to this version's format");
+            renew_every_key(tree)?;
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
-            }
-            if found <= 3 {
-                shorten_every_key(tree)?;
             }
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
@@ -54,28 +53,32 @@ pub(super) fn prepare(
     durability.sync().map(drop).map_err(|error| damaged(error.to_string()))
 }
 
-/// To 4. A crash in the middle leaves the version as it was, and the next start goes on with the keys that are still
-/// long.
-fn shorten_every_key(tree: &sled::Tree) -> Result<(), Error> {
-    for prefix in [b"k", keys::EXPIRIES] {
+/// To 4 and to 6. A crash in the middle leaves the version as it was, and the next start goes on with the keys that are
+/// still old.
+fn renew_every_key(tree: &sled::Tree) -> Result<(), Error> {
+    let mut writes = sled::Batch::default();
+    let mut count = 0;
+    for prefix in [b"k", keys::EXPIRIES].into_iter().chain(keys::OLD_PREFIXES.chunks(1)) {
         for entry in tree.scan_prefix(prefix) {
             let (key, value) = entry.map_err(failed)?;
-            if let Some(short) = keys::shortened(&key) {
-                let mut writes = sled::Batch::default();
-                writes.insert(short, value);
-                writes.remove(&key);
-                tree.apply_batch(writes).map_err(failed)?;
+            let Some(newest) = keys::newest(&key) else { continue };
+            writes.insert(newest, value);
+            writes.remove(key);
+            count += 1;
+            if count % BITE == 0 {
+                tree.apply_batch(std::mem::take(&mut writes)).map_err(failed)?;
             }
         }
     }
-    Ok(())
+    tree.apply_batch(writes).map_err(failed)
 }
 
-/// 1 to 2. A crash in the middle leaves version 1, and the next start writes the same keys again.
+/// 1 to 2, with the keys of this version. A crash in the middle leaves version 1, and the next start writes the same
+/// again.
 fn index_every_batch(tree: &Tree) -> Result<(), Error> {
     let mut writes = sled::Batch::default();
     for (number, key) in tree.scan_prefix(keys::BATCHES).keys().enumerate() {
-        let id = keys::batch_of(&key.map_err(failed)?)?;
+        let Some(id) = keys::batch_of(&key.map_err(failed)?) else { continue };
         let mut commit = Commit::new();
         match read::batch(tree, id) {
             Ok(Some(batch)) => commit.index(None, &batch),

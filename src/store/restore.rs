@@ -128,8 +128,8 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
             let (prefix, _) = known.ok_or_else(|| unfit(file, format!("it has a line of the unknown kind {kind}")))?;
             let mut bytes = vec![*prefix];
             bytes.append(&mut hex::decode(&key).map_err(|error| unfit(file, error))?);
-            if let Some(short) = keys::shortened(&bytes) {
-                bytes = short.to_vec();
+            if let Some(newest) = keys::newest(&bytes) {
+                bytes = newest;
             }
             let value = from_json(*prefix, value).map_err(|error| unfit(file, format!("{kind} {key}: {error}")))?;
             writer.put(bytes, value)
@@ -183,7 +183,7 @@ impl Writer {
 /// Makes everything that follows from what was written.
 fn index(tree: &Tree, writer: &mut Writer) -> Result<(), Error> {
     for key in tree.scan_prefix(keys::BATCHES).keys() {
-        let id = keys::batch_of(&key.map_err(failed)?)?;
+        let Some(id) = keys::batch_of(&key.map_err(failed)?) else { continue };
         if let Some(batch) = read::batch(tree, id)? {
             let mut commit = Commit::new();
             commit.index(None, &batch);

@@ -6,7 +6,7 @@ use super::keys::{self, Aged};
 use super::read::failed;
 use super::{Commit, Error, Store, codec};
 use crate::contract::idempotency::Key;
-use crate::domain::{Batch, Millis, Phase};
+use crate::domain::{Batch, Millis};
 
 /// Something that may be removed once it is old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +40,10 @@ impl Store {
     /// As [`Store::batch`].
     pub fn remove_batch(&self, commit: &mut Commit, batch: &Batch) -> Result<(), Error> {
         let id = batch.id;
-        for key in [keys::batch(id), keys::details(id), keys::essays(id)] {
-            commit.delete(key);
-        }
-        for phase in Phase::ALL {
-            commit.delete(keys::results(id, phase));
-            for prefix in [keys::attempts(id, phase), keys::late_outcomes(id, phase)] {
-                for key in self.shared.state.scan_prefix(prefix).keys() {
-                    commit.delete(key.map_err(failed)?.to_vec());
-                }
+        for prefix in [keys::batch(id), keys::charges(id)] {
+            for key in self.shared.state.scan_prefix(prefix).keys() {
+                commit.delete(key.map_err(failed)?.to_vec());
             }
-        }
-        for key in self.shared.state.scan_prefix(keys::charges(id)).keys() {
-            commit.delete(key.map_err(failed)?.to_vec());
         }
         let (owner, registered_at) = (&batch.details.user_id, batch.details.registered_at);
         for facet in batch.facets() {

@@ -1,6 +1,6 @@
 //! Balances of credits, and what was charged.
 
-use super::batch::{batch_of, of_batch};
+use super::batch::of_batch;
 use crate::domain::{Account, BatchId};
 use crate::store::Error;
 
@@ -45,7 +45,9 @@ pub(in crate::store) fn charge(id: BatchId, version: u64) -> Vec<u8> {
 
 /// The batch that was charged for, and the version that it came to.
 pub(in crate::store) fn charge_of(key: &[u8]) -> Result<(BatchId, u64), Error> {
-    let (head, version) =
-        key.split_last_chunk::<8>().ok_or_else(|| Error::Corrupt("a charge's key is too short".to_owned()))?;
-    Ok((batch_of(head)?, u64::from_be_bytes(*version)))
+    let parts = key.split_last_chunk::<8>().and_then(|(head, version)| {
+        let batch = head.strip_prefix(CHARGES)?.try_into().ok()?;
+        Some((BatchId(uuid::Uuid::from_bytes(batch)), u64::from_be_bytes(*version)))
+    });
+    parts.ok_or_else(|| Error::Corrupt("a charge's key has the wrong length".to_owned()))
 }

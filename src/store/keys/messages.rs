@@ -41,7 +41,7 @@ pub(in crate::store) fn idempotency(group: Group, key: &Key) -> Vec<u8> {
 }
 
 /// What the key of an idempotency key, or of its expiry, is since format 4, where it was written before.
-pub(in crate::store) fn shortened(key: &[u8]) -> Option<&[u8]> {
+pub(super) fn shortened(key: &[u8]) -> Option<&[u8]> {
     let bytes = match key {
         [b'k', ..] => IDEMPOTENCY_BYTES,
         [b'x', _, _, _, _, _, _, _, _, b'k', ..] => 9 + IDEMPOTENCY_BYTES,

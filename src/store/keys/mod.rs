@@ -5,11 +5,11 @@
 //! | `f` | | format version, u32 |
 //! | `n` | | how many groups of commits there have been, u64 |
 //! | `b` | batch | the small part of the record, written by every step |
-//! | `d` | batch | what registration fixed |
-//! | `e` | batch | essays |
-//! | `r` | batch, phase | how the essays came out of the phase |
-//! | `a` | batch, phase, number u32 | an attempt that has ended |
-//! | `l` | batch, phase, time u64 ms, start of the message's hash | an outcome that came too late |
+//! | | batch, 0 | what registration fixed |
+//! | | batch, 1 | essays |
+//! | | batch, 2, phase | how the essays came out of the phase |
+//! | | batch, 3, phase, number u32 | an attempt that has ended |
+//! | | batch, 4, phase, time u64 ms, start of the message's hash | an outcome that came too late |
 //! | `o` | group, sequence u64 | a message that its group has not consumed |
 //! | `k` | group, topic, first half of the hash | idempotency key: when it expires, u64 ms |
 //! | `h` | hash of a request's key | when it expires, u64 ms; then the answer to the request |
@@ -31,7 +31,8 @@
 //! | `p` | batch, version u64 | what was charged for the pipeline that the step to this version accepted |
 //!
 //! The tree `contents` has: hash, part u32; the text in parts. Bytes of prefixes, phases, groups and topics are never
-//! given another meaning; one that is retired stays reserved.
+//! given another meaning; one that is retired stays reserved: `d`, `e`, `r`, `a` and `l`, which what lies under a batch
+//! had before format 6.
 
 mod batch;
 mod by_owner;
@@ -45,7 +46,8 @@ mod texts;
 pub use by_time::Aged;
 
 pub(super) use batch::{
-    BATCHES, attempt, attempts, batch, batch_of, details, essays, late_outcome, late_outcomes, results,
+    BATCHES, attempt, attempts, batch, batch_of, details, essays, late_outcome, late_outcomes, letter_of, results,
+    with_its_letter,
 };
 pub(super) use by_owner::{
     LISTING, RUNNING_JOBS, facet_of, job, job_by_hash, job_member, jobs_of, listed, listed_of, listing, place_of,
@@ -59,12 +61,20 @@ pub(super) use events::{
 };
 pub(super) use messages::{
     IDEMPOTENCY_BYTES, LETTER, answer, idempotency, letter, letter_id, letter_of_message, outbox, outbox_of, posted,
-    sequence_of, shortened,
+    sequence_of,
 };
 pub(super) use texts::{content_part, hash_of, reference, references};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fnbderalokhxtijqmzwcgvuyspE";
+pub(super) const PREFIXES: &[u8] = b"fnbokhxtijqmzwcgvuyspE";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const COMMITS: &[u8] = b"n";
+
+/// The prefixes that older formats had and this one has not.
+pub(super) const OLD_PREFIXES: &[u8] = b"deral";
+
+/// What a key of an older format is in this one; none where it is the same.
+pub(super) fn newest(key: &[u8]) -> Option<Vec<u8>> {
+    messages::shortened(key).map(<[u8]>::to_vec).or_else(|| batch::under_its_batch(key))
+}

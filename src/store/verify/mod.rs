@@ -128,7 +128,7 @@ impl Check<'_> {
     fn every_batch(&mut self) -> Result<(), Error> {
         for entry in self.entries(keys::BATCHES) {
             let (key, _) = entry?;
-            let Some(id) = self.sound(&shown(&key), keys::batch_of(&key)) else { continue };
+            let Some(id) = keys::batch_of(&key) else { continue };
             self.checked.batches += 1;
             let batch = read::batch(&self.tree, id);
             if let Some(Some(batch)) = self.sound(&format!("batch {id}"), batch) {
@@ -194,21 +194,21 @@ impl Check<'_> {
 
     /// Parts of records, attempts and late outcomes: each of a batch that is there.
     fn what_belongs_to_batches(&mut self) -> Result<(), Error> {
-        for (prefix, length) in [(b"d", 17), (b"e", 17), (b"r", 18), (b"a", 22), (b"l", 34)] {
-            for entry in self.entries(prefix) {
-                let (key, value) = entry?;
-                if key.len() != length {
-                    self.violation(&format!("{}: its key has the wrong length", shown(&key)));
-                    continue;
-                }
-                let owner = [keys::BATCHES, &key[1..17]].concat();
-                if !self.has(&owner)? {
+        // A record comes before all that lies under its batch.
+        let mut record: Option<sled::IVec> = None;
+        for entry in self.entries(keys::BATCHES) {
+            let (key, value) = entry?;
+            let Some(letter) = self.sound(&shown(&key), keys::letter_of(&key)) else { continue };
+            match letter {
+                b'b' => record = Some(key),
+                _ if !record.as_ref().is_some_and(|record| key.starts_with(record)) => {
                     self.violation(&format!("{}: it belongs to a batch that is not there", shown(&key)));
                 }
-                if prefix == b"l" {
+                b'l' => {
                     let late = codec::decode::<StoredLate>(&value).and_then(StoredLate::into_late);
                     self.sound(&shown(&key), late);
                 }
+                _ => {}
             }
         }
         for entry in self.tree.iter() {
