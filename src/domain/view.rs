@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -11,7 +12,7 @@ use super::batch::{Batch, Slot};
 use super::errors::Category;
 use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
-use crate::contract::{ErrorCode, PhaseName, PipelineStateDetail, ProcessingPipelineState};
+use crate::contract::{ErrorCode, PhaseName, PipelineExecutionStatus, PipelineStateDetail, ProcessingPipelineState};
 
 /// The most attempts that `retry_history` shows; the newest. The attempts' own route has all of them.
 pub const RETRY_HISTORY: usize = 5;
@@ -67,7 +68,7 @@ fn phase_detail<E>(
 }
 
 /// What went wrong, and what was tried. Members that say nothing are left out.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ErrorInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<ErrorCode>,
@@ -75,17 +76,25 @@ pub struct ErrorInfo {
     category: Option<Category>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    /// The phase that failed, and that this one depends on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Phase>")]
     dependency: Option<PhaseName>,
+    /// When it is tried again by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Timestamp")]
     next_retry_at: Option<Timestamp>,
+    /// The first hundred.
     failed_essays: Vec<FailedEssay>,
+    /// Attempts after the first.
     retry_count: u32,
+    /// The newest attempts that have ended, the newest first.
     #[serde(serialize_with = "without_essays")]
+    #[schemars(with = "Vec<AttemptView<'_>>")]
     retry_history: Vec<Arc<Attempt>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FailedEssay {
     essay_id: String,
     error_code: Option<ErrorCode>,
@@ -139,28 +148,39 @@ fn error_info<E>(
     }))
 }
 
-/// One attempt, as clients read it.
-#[derive(Debug, Serialize)]
+/// One attempt at a phase.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Attempt")]
 pub struct AttemptView<'a> {
+    /// Counts from 1.
+    #[schemars(range(min = 1))]
     attempt: u32,
+    /// What caused it.
+    #[schemars(extend("enum" = ["pipeline", "automatic", "user"]))]
     trigger: &'static str,
     requested_by: &'a str,
     reason: Option<&'a str>,
     correlation_id: Uuid,
+    /// The `Idempotency-Key` of the request that caused it.
     idempotency_key: Option<&'a str>,
+    /// The `traceparent` of the request that caused it.
     traceparent: Option<&'a str>,
     essay_count: usize,
     enqueued_at: Timestamp,
     dispatched_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    /// None while it is open.
+    #[schemars(with = "Option<PipelineExecutionStatus>")]
     outcome: Option<&'static str>,
     successful: Option<u32>,
     failed: Option<u32>,
     error_code: Option<ErrorCode>,
     category: Option<Category>,
     message: Option<&'a str>,
+    /// What else is to say.
     note: Option<&'a str>,
+    /// The worker that leased it.
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,10 +190,11 @@ pub struct AttemptView<'a> {
 }
 
 /// The essays of an attempt.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct EssaysOf<'a> {
+    /// Only in the list of the attempts.
     essay_ids: Vec<&'a str>,
-    /// None while it is open.
+    /// Null while it is open.
     failed_essay_ids: Option<Vec<&'a str>>,
 }
 

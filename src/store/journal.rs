@@ -1,76 +1,25 @@
 //! The journal: what is durable and not yet settled in the database.
 //!
-//! A group of commits is one frame, appended and synced; that, and nothing else, is what an answer waits for. When
-//! enough has come together a new segment begins, and what the old one says is written to the database, where a key that
-//! was written many times is written once. Then the old segment goes.
+//! A group of commits is one [frame](frame), appended and synced; that, and nothing else, is what an answer waits for.
+//! When enough has come together a new segment begins, and what the old one says is written to the database, where a key
+//! that was written many times is written once. Then the old segment goes.
 //!
 //! A segment is a file `journal/NUMBER` in hexadecimal. Its header (32 bytes) says how many commits there were before
-//! it. A frame is a CRC-32 of the rest, the length of the body, and the body: the number of the commit, then for each
-//! write a byte for its kind, the length of the key (u16) and the key, and the length of the value (u32) and the value
-//! where there is one of its own. Integers are big-endian.
+//! it, as a big-endian integer; frames follow.
 //!
 //! A segment that has gone is kept as `journal/spare`, and the next is written over it: a file that does not grow is
 //! synced in half the time. What it said before lies behind the new frames, and is known by its commits, which are older.
 //!
-//! | kind | |
-//! | --- | --- |
-//! | 0, 2 | puts a value, of the state or of the contents |
-//! | 1, 3 | removes one |
-//! | 4 | puts into the state the value of the write before: a message lies in an outbox and in the log of events |
-//!
 //! A crash can leave a torn frame at the end of a segment: nobody was told of it, so it counts as not written.
+
+mod frame;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use sled::IVec;
-
-use super::keys;
-
-/// Which tree a write is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    /// Everything but the texts.
-    State,
-    /// The texts.
-    Contents,
-}
-
-/// A key, and what is under it from now on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Write {
-    pub(super) which: Which,
-    pub(super) key: IVec,
-    pub(super) value: Option<IVec>,
-}
-
-impl Write {
-    /// How many bytes it takes behind `before`.
-    fn bytes(&self, before: Option<&Self>) -> u64 {
-        let value = if self.repeats(before) { None } else { self.value.as_ref() };
-        (7 + self.key.len() + value.map_or(0, |value| value.len())) as u64
-    }
-
-    /// Whether it has the very value of `before`.
-    fn repeats(&self, before: Option<&Self>) -> bool {
-        let values = self.value.as_ref().zip(before.and_then(|before| before.value.as_ref()));
-        self.which == Which::State
-            && values.is_some_and(|(value, before)| std::ptr::eq(&raw const **value, &raw const **before))
-    }
-
-    pub(super) fn into_pair(self) -> (IVec, Option<IVec>) {
-        (self.key, self.value)
-    }
-
-    /// The same, under the key that it has in this version.
-    pub(super) fn under_newest_key(self) -> Self {
-        match keys::newest(&self.key) {
-            Some(newest) if self.which == Which::State => Self { key: newest.into(), ..self },
-            Some(_) | None => self,
-        }
-    }
-}
+use frame::{Cursor, encode};
+pub(super) use frame::{Which, Write, bytes_of};
 
 /// A version that does not know what may lie behind the last frame does not know this one either.
 const MAGIC: [u8; 8] = *b"rephaseK";
@@ -83,9 +32,6 @@ const HEADER_BYTES: usize = 32;
 /// How much memory for frames is kept from one to the next.
 const MAX_KEPT_BYTES: usize = 1_024 * 1_024;
 
-/// The checksum and the length before the body of a frame.
-const FRAME_HEADER_BYTES: usize = 8;
-
 fn header(magic: [u8; 8], after: u64) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(&magic);
@@ -93,106 +39,6 @@ fn header(magic: [u8; 8], after: u64) -> [u8; HEADER_BYTES] {
     let checksum = crc32fast::hash(&bytes[..16]);
     bytes[16..20].copy_from_slice(&checksum.to_be_bytes());
     bytes
-}
-
-/// Each write with the one before it.
-fn with_before(writes: &[Write]) -> impl Iterator<Item = (Option<&Write>, &Write)> {
-    std::iter::once(None).chain(writes.iter().map(Some)).zip(writes)
-}
-
-/// How many bytes a group of writes takes.
-pub(super) fn bytes_of(writes: &[Write]) -> u64 {
-    with_before(writes).map(|(before, write)| write.bytes(before)).sum()
-}
-
-/// The kind of a write that repeats the value of the one before.
-const REPEATS: u8 = 4;
-
-/// Turns a group of writes into a frame, in place of what was in `bytes`. One that is too long to be written is an error.
-fn frame(bytes: &mut Vec<u8>, commit: u64, writes: &[Write]) -> Result<(), String> {
-    bytes.clear();
-    bytes.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
-    bytes.extend_from_slice(&commit.to_be_bytes());
-    for (before, write) in with_before(writes) {
-        let repeats = write.repeats(before);
-        let Write { which, key, value } = write;
-        let kind = match which {
-            Which::State => 0,
-            Which::Contents => 2,
-        };
-        bytes.push(if repeats { REPEATS } else { kind + u8::from(value.is_none()) });
-        let length = u16::try_from(key.len()).map_err(|_| "a key is too long".to_owned())?;
-        bytes.extend_from_slice(&length.to_be_bytes());
-        bytes.extend_from_slice(key);
-        if let Some(value) = value.as_ref().filter(|_| !repeats) {
-            let length = u32::try_from(value.len()).map_err(|_| "a value is too long".to_owned())?;
-            bytes.extend_from_slice(&length.to_be_bytes());
-            bytes.extend_from_slice(value);
-        }
-    }
-    let length = u32::try_from(bytes.len() - FRAME_HEADER_BYTES).map_err(|_| "a commit is too large".to_owned())?;
-    bytes[4..8].copy_from_slice(&length.to_be_bytes());
-    let checksum = crc32fast::hash(&bytes[4..]);
-    bytes[..4].copy_from_slice(&checksum.to_be_bytes());
-    Ok(())
-}
-
-/// What is left of a file that is being read.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        usize::try_from(u32::from_be_bytes(self.number()?)).ok()
-    }
-
-    /// The next frame: its commit and its writes; none where it is torn, or there is none.
-    fn frame(&mut self) -> Option<(u64, Vec<Write>)> {
-        let checksum = u32::from_be_bytes(self.number()?);
-        let covered = self.0;
-        let length = self.length()?;
-        let body = self.take(length)?;
-        if crc32fast::hash(&covered[..4 + length]) != checksum {
-            return None;
-        }
-        let mut body = Cursor(body);
-        let commit = u64::from_be_bytes(body.number()?);
-        let mut writes = Vec::new();
-        while !body.0.is_empty() {
-            let write = body.write(writes.last())?;
-            writes.push(write);
-        }
-        Some((commit, writes))
-    }
-
-    fn write(&mut self, before: Option<&Write>) -> Option<Write> {
-        let [kind] = self.number()?;
-        let which = match kind {
-            0 | 1 | REPEATS => Which::State,
-            2 | 3 => Which::Contents,
-            _ => return None,
-        };
-        let length = u16::from_be_bytes(self.number()?);
-        let key = self.take(length.into())?.into();
-        let value = if kind == REPEATS {
-            Some(before?.value.clone()?)
-        } else if kind & 1 == 0 {
-            let length = self.length()?;
-            Some(self.take(length)?.into())
-        } else {
-            None
-        };
-        Some(Write { which, key, value })
-    }
 }
 
 /// The journal of one store, open for writing.
@@ -223,7 +69,7 @@ impl Journal {
 
     /// Appends a group of writes. It is durable once [`Journal::sync`] has returned.
     pub(super) fn append(&mut self, commit: u64, writes: &[Write]) -> io::Result<()> {
-        frame(&mut self.frame, commit, writes).map_err(io::Error::other)?;
+        encode(&mut self.frame, commit, writes).map_err(io::Error::other)?;
         self.file.write_all(&self.frame)?;
         // A large one is rare, and so is the memory for it.
         self.frame.clear();
@@ -380,6 +226,8 @@ pub(super) fn replay(store: &Path) -> io::Result<Result<Replay, String>> {
 
 #[cfg(test)]
 mod tests {
+    use sled::IVec;
+
     use super::*;
 
     fn write(key: &[u8], value: Option<&[u8]>) -> Write {
