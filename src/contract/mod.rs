@@ -17,6 +17,7 @@ mod pipeline_state;
 pub mod requests;
 mod shared;
 mod text;
+mod time;
 mod topics;
 
 pub use enums::{
@@ -29,6 +30,7 @@ pub use notifications::Notice;
 pub use pipeline_state::{EssayProcessingCounts, PipelineStateDetail, ProcessingPipelineState};
 pub use shared::{EssayRef, MAX_REFERENCE_CHARS, MAX_REFERENCE_MEMBERS, StorageReferences, SystemMetadata};
 pub use text::{Text, TextError};
+pub use time::Time;
 pub use topics::Topic;
 
 /// The names of the services of the full stack, as `source_service` and idempotency keys carry them

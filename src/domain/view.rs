@@ -12,7 +12,9 @@ use super::batch::{Batch, Slot};
 use super::errors::Category;
 use super::phase::{EssayResult, Phase, PhaseRecord, PhaseState};
 use super::time::Millis;
-use crate::contract::{ErrorCode, PhaseName, PipelineExecutionStatus, PipelineStateDetail, ProcessingPipelineState};
+use crate::contract::{
+    ErrorCode, PhaseName, PipelineExecutionStatus, PipelineStateDetail, ProcessingPipelineState, Time,
+};
 
 /// The most attempts that `retry_history` shows; the newest. The attempts' own route has all of them.
 pub const RETRY_HISTORY: usize = 5;
@@ -82,7 +84,7 @@ pub struct ErrorInfo {
     dependency: Option<PhaseName>,
     /// When it is tried again by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Timestamp")]
+    #[schemars(with = "Time")]
     next_retry_at: Option<Timestamp>,
     /// The first hundred.
     failed_essays: Vec<FailedEssay>,
@@ -166,9 +168,13 @@ pub struct AttemptView<'a> {
     /// The `traceparent` of the request that caused it.
     traceparent: Option<&'a str>,
     essay_count: usize,
+    #[schemars(with = "Time")]
     enqueued_at: Timestamp,
+    #[schemars(with = "Option<Time>")]
     dispatched_at: Option<Timestamp>,
+    #[schemars(with = "Option<Time>")]
     started_at: Option<Timestamp>,
+    #[schemars(with = "Option<Time>")]
     ended_at: Option<Timestamp>,
     /// None while it is open.
     #[schemars(with = "Option<PipelineExecutionStatus>")]

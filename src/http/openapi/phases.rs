@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use super::operation::{Audience, ETAG, LOCATION, Operation, REPLAYED};
 use super::schemas::{AT, BATCH_ID, CORRELATION_ID, ESSAY_ID, ProblemDetails, Time, Word};
-use super::state::{AttemptView, attempt_example};
+use super::state::attempt_example;
 use crate::contract::BatchStatus;
 use crate::domain::Phase;
+use crate::domain::view::AttemptView;
 use crate::http::phases::{AttemptsQuery, CancelRequest, PipelineRequest, RetryPhaseRequest};
 
 const RETRY: &str = "Runs `phase_name` again, alone: at most one of `essay_ids` (these) and `only_failed: true`, nothing \
@@ -146,7 +147,7 @@ struct Cancelled {
 
 #[derive(JsonSchema)]
 struct AttemptPage {
-    attempts: Vec<AttemptView>,
+    attempts: Vec<AttemptView<'static>>,
     /// The number of the first attempt of the next page.
     next_from: Option<u32>,
     /// The newest outcomes that nobody waited for any more.

@@ -1,9 +1,9 @@
 //! What many operations have in common: times, parameters, headers, problems, and how a request says who asks.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::{Schema, json_schema};
 use serde_json::{Value, json};
+
+pub(in crate::http) use crate::contract::Time;
 
 /// The ids of the examples.
 pub(super) const BATCH_ID: &str = "01999f3c-7c1e-7a30-9d51-4f0a6c2b8e11";
@@ -14,24 +14,6 @@ pub(super) const AT: &str = "2026-03-02T08:30:00Z";
 
 /// What a place of an answer of JSON has that says what kind of answer it is.
 pub(super) type Word = String;
-
-/// Stands for a time, wherever one is read or written.
-#[derive(Debug)]
-pub(in crate::http) enum Time {}
-
-impl JsonSchema for Time {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Time".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "date-time" })
-    }
-}
 
 /// A text that is not empty, of an essay or of a prompt.
 pub(in crate::http) fn written(schema: &mut Schema) {

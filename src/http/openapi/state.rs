@@ -6,9 +6,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::schemas::{AT, BATCH_ID, CORRELATION_ID, ESSAY_ID, Time, Word};
-use crate::contract::{ErrorCode, EssayProcessingCounts, PipelineExecutionStatus};
-use crate::domain::{Category, Phase};
+use super::schemas::{AT, BATCH_ID, CORRELATION_ID, ESSAY_ID, Time};
+use crate::contract::{EssayProcessingCounts, PipelineExecutionStatus};
+use crate::domain::Phase;
+use crate::domain::view::ErrorInfo;
 
 /// Stands for the name of a pipeline that services know: a phase, or `comprehensive`.
 pub(in crate::http) enum PipelineName {}
@@ -54,85 +55,6 @@ struct PhaseDetail {
     error_info: Option<ErrorInfo>,
     #[schemars(range(min = 0, max = 100))]
     progress_percentage: Option<f64>,
-}
-
-/// What went wrong, and what was tried. Members that say nothing are left out.
-#[derive(JsonSchema)]
-struct ErrorInfo {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error_code: Option<ErrorCode>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    category: Option<Category>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-    /// The phase that failed, and that this one depends on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dependency: Option<Phase>,
-    /// When it is tried again by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Time")]
-    next_retry_at: Option<String>,
-    /// The first hundred.
-    failed_essays: Vec<FailedEssay>,
-    /// Attempts after the first.
-    retry_count: u32,
-    /// The newest attempts that have ended, the newest first.
-    retry_history: Vec<AttemptView>,
-}
-
-#[derive(JsonSchema)]
-struct FailedEssay {
-    essay_id: String,
-    error_code: Option<ErrorCode>,
-    message: Option<String>,
-}
-
-/// One attempt at a phase.
-#[derive(JsonSchema)]
-#[schemars(rename = "Attempt")]
-pub(super) struct AttemptView {
-    /// Counts from 1.
-    #[schemars(range(min = 1))]
-    attempt: u32,
-    /// What caused it.
-    #[schemars(extend("enum" = ["pipeline", "automatic", "user"]))]
-    trigger: Word,
-    requested_by: String,
-    reason: Option<String>,
-    correlation_id: Uuid,
-    /// The `Idempotency-Key` of the request that caused it.
-    idempotency_key: Option<String>,
-    /// The `traceparent` of the request that caused it.
-    traceparent: Option<String>,
-    essay_count: usize,
-    #[schemars(with = "Time")]
-    enqueued_at: String,
-    #[schemars(with = "Option<Time>")]
-    dispatched_at: Option<String>,
-    #[schemars(with = "Option<Time>")]
-    started_at: Option<String>,
-    #[schemars(with = "Option<Time>")]
-    ended_at: Option<String>,
-    /// None while it is open.
-    outcome: Option<PipelineExecutionStatus>,
-    successful: Option<u32>,
-    failed: Option<u32>,
-    error_code: Option<ErrorCode>,
-    category: Option<Category>,
-    message: Option<String>,
-    /// What else is to say.
-    note: Option<String>,
-    /// The worker that leased it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    worker_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lease_ms: Option<u64>,
-    /// Only in the list of the attempts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    essay_ids: Option<Vec<String>>,
-    /// Null while it is open.
-    #[serde(skip_serializing_if = "is_not_listed")]
-    failed_essay_ids: Option<Vec<String>>,
 }
 
 pub(super) fn attempt_example() -> Value {
