@@ -1,6 +1,6 @@
 //! The journal: what is durable and not yet settled in the database.
 //!
-//! A group of commits is one [frame](frame), appended and synced; that, and nothing else, is what an answer waits for.
+//! A group of commits is one [`frame`], appended and synced; that, and nothing else, is what an answer waits for.
 //! When enough has come together a new segment begins, and what the old one says is written to the database, where a key
 //! that was written many times is written once. Then the old segment goes.
 //!
