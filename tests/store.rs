@@ -267,17 +267,23 @@ fn a_directory_that_is_not_fit_is_refused_and_left_as_it_is() {
     assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
     drop(store);
 
-    let newer = |format: u32| {
+    let write_format = |change: fn(u32) -> u32| {
         // The store's threads end a little later than the store.
         let mut tries = std::iter::repeat_with(|| sled::open(directory.path().join("store"))).take(1_000_000);
         let database = tries.find_map(Result::ok).expect("it opens");
         let tree = database.open_tree("rephase").expect("a tree");
+        let written = tree.get(b"f").expect("read").expect("a format");
+        let format = change(u32::from_be_bytes(written.as_ref().try_into().expect("a number")));
         tree.insert(b"f", &format.to_be_bytes()).expect("written");
         tree.flush().expect("flushed");
+        format
     };
-    newer(6);
-    assert!(matches!(open(directory.path()), Err(store::Error::NewerFormat { found: 6, known: 5 })));
-    newer(5);
+    let newer = write_format(|ours| ours + 1);
+    assert!(matches!(
+        open(directory.path()),
+        Err(store::Error::NewerFormat { found, known }) if found == newer && known + 1 == newer
+    ));
+    write_format(|newer| newer - 1);
     assert!(open(directory.path()).is_ok());
 
     let foreign = tempfile::tempdir().expect("a directory");

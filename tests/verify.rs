@@ -27,6 +27,24 @@ fn first(tree: &sled::Tree, prefix: &[u8], fits: impl Fn(&[u8]) -> bool) -> (sle
 
 type Damage = fn(&sled::Tree);
 
+/// What lies under a batch is told apart by the byte behind its id.
+const DETAILS: u8 = 0;
+const ESSAYS: u8 = 1;
+const ATTEMPT: u8 = 3;
+
+/// The first key of a batch's part of this kind, and its value.
+fn first_part(tree: &sled::Tree, kind: u8) -> (sled::IVec, sled::IVec) {
+    first(tree, b"b", |key| key.get(17) == Some(&kind))
+}
+
+/// Moves what lies under `key` to another key.
+fn move_key(tree: &sled::Tree, (key, value): (sled::IVec, sled::IVec), change: fn(&mut Vec<u8>)) {
+    let mut other = key.to_vec();
+    change(&mut other);
+    tree.remove(key).expect("removed");
+    tree.insert(other, value).expect("inserted");
+}
+
 /// Removes the first key with this prefix.
 fn remove(tree: &sled::Tree, prefix: &[u8]) {
     let (key, _) = first(tree, prefix, |_| true);
@@ -35,26 +53,38 @@ fn remove(tree: &sled::Tree, prefix: &[u8]) {
 
 /// Moves what lies under the first key with this prefix to another key.
 fn rename(tree: &sled::Tree, prefix: &[u8], change: fn(&mut Vec<u8>)) {
-    let (key, value) = first(tree, prefix, |_| true);
-    let mut other = key.to_vec();
-    change(&mut other);
-    tree.remove(key).expect("removed");
-    tree.insert(other, value).expect("inserted");
+    move_key(tree, first(tree, prefix, |_| true), change);
 }
 
-const DAMAGES: [(&str, &str, Damage); 29] = [
+const DAMAGES: [(&str, &str, Damage); 31] = [
     ("a record that does not decode", "a stored value cannot be read", |tree| {
         tree.insert(first(tree, b"b", |_| true).0, b"\x01damaged").expect("inserted");
     }),
     ("a record of an unknown version", "unknown version 9", |tree| {
-        let (key, mut value) = first(tree, b"d", |_| true);
+        let (key, mut value) = first_part(tree, DETAILS);
         value[0] = 9;
         tree.insert(key, value).expect("inserted");
     }),
-    ("essays that are gone", "a part of a batch's record is missing", |tree| remove(tree, b"e")),
+    ("essays that are gone", "a part of a batch's record is missing", |tree| {
+        tree.remove(first_part(tree, ESSAYS).0).expect("removed");
+    }),
     ("a record that is gone", "belongs to a batch that is not there", |tree| remove(tree, b"b")),
-    ("an attempt that is gone", "attempts, and there are", |tree| remove(tree, b"a")),
-    ("an attempt under another number", "lies under another number", |tree| rename(tree, b"a", |key| key[21] ^= 8)),
+    ("a part of nobody's", "belongs to a batch that is not there", |tree| {
+        let (mut key, value) = first_part(tree, ESSAYS);
+        key[16] ^= 1;
+        tree.insert(key, value).expect("inserted");
+    }),
+    ("a part that no batch has", "nothing under a batch has such a key", |tree| {
+        let (mut key, value) = first_part(tree, ESSAYS);
+        key[17] = 9;
+        tree.insert(key, value).expect("inserted");
+    }),
+    ("an attempt that is gone", "attempts, and there are", |tree| {
+        tree.remove(first_part(tree, ATTEMPT).0).expect("removed");
+    }),
+    ("an attempt under another number", "lies under another number", |tree| {
+        move_key(tree, first_part(tree, ATTEMPT), |key| key[22] ^= 8);
+    }),
     ("a timer that is gone", "is in flight and has no timer", |tree| remove(tree, b"t")),
     ("a timer at another time", "points nowhere", |tree| rename(tree, b"t", |key| key[8] ^= 1)),
     ("a listing that is gone", "is not listed under", |tree| remove(tree, b"i")),
