@@ -8,7 +8,7 @@ mod harness;
 
 use std::path::Path;
 
-use harness::{Client, Server, Setup, kept, start_app, verify};
+use harness::{Client, Server, Setup, database, kept, start_app, verify};
 use rephase::clock::ManualClock;
 use rephase::domain::Millis;
 use serde_json::Value;
@@ -40,41 +40,67 @@ fn unpack(version: &str, into: &Path) -> Vec<Value> {
     serde_json::from_str(&said).expect("a list of batches")
 }
 
+/// Checks that what lies in `directory` opens, twice, and says the same as its version did.
+async fn opens_and_says_the_same(version: &str, directory: &Path, expected: &[Value]) {
+    // Workers take an hour, so that what ran is still running.
+    let setup = || Setup { data: kept(directory), latency_ms: 3_600_000..=3_600_000, ..Setup::default() };
+    // The second start finds what the first one brought up to date.
+    for start in 1..=2 {
+        let server = Server::start(setup()).await;
+        let client = server.client.as_user(OWNER);
+        for was in expected {
+            let id = was["batch_id"].as_str().expect("an id");
+            let mut is = client.status(id).await;
+            if was["details"].get("has_prompt").is_none() {
+                // Later versions say this too.
+                is["details"].as_object_mut().expect("an object").remove("has_prompt");
+            }
+            if was["status"] != "processing" {
+                assert_eq!(&is, was, "{version}, start {start}");
+            }
+            assert_eq!(is["status"], was["status"]);
+        }
+        let listed = client.get("/v1/batches").await.json();
+        let listed: Vec<_> = listed["batches"].as_array().expect("a list").iter().collect();
+        let newest_first: Vec<_> = listed.iter().map(|batch| &batch["batch_id"]).collect();
+        assert_eq!(newest_first, expected.iter().rev().map(|was| &was["batch_id"]).collect::<Vec<_>>(), "{version}");
+        let in_part = client.get("/v1/batches?phase_status=completed_with_partial_success").await.json();
+        assert_eq!(in_part["batches"].as_array().map(Vec::len), Some(1), "{version}");
+        server.app.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn a_store_of_every_version_opens_and_says_the_same() {
     for version in VERSIONS {
         let directory = tempfile::tempdir().expect("a directory");
         let expected = unpack(version, directory.path());
-        // Workers take an hour, so that what ran is still running.
-        let setup = || Setup { data: kept(directory.path()), latency_ms: 3_600_000..=3_600_000, ..Setup::default() };
-        // The second start finds what the first one brought up to date.
-        for start in 1..=2 {
-            let server = Server::start(setup()).await;
-            let client = server.client.as_user(OWNER);
-            for was in &expected {
-                let id = was["batch_id"].as_str().expect("an id");
-                let mut is = client.status(id).await;
-                if was["details"].get("has_prompt").is_none() {
-                    // Later versions say this too.
-                    is["details"].as_object_mut().expect("an object").remove("has_prompt");
-                }
-                if was["status"] != "processing" {
-                    assert_eq!(&is, was, "{version}, start {start}");
-                }
-                assert_eq!(is["status"], was["status"]);
+        opens_and_says_the_same(version, directory.path(), &expected).await;
+    }
+}
+
+/// A process may die while it brings a store up to its version.
+#[tokio::test]
+async fn what_was_brought_up_in_part_is_brought_up_to_its_end() {
+    for (version, moved) in [("v1", 1), ("v4", 3), ("v4", 20)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let expected = unpack(version, directory.path());
+        {
+            let tree = database(directory.path()).open_tree("rephase").expect("a tree");
+            let parts = [(b'd', 0), (b'e', 1), (b'r', 2), (b'a', 3)];
+            let old = parts.iter().flat_map(|(prefix, place)| {
+                tree.scan_prefix([*prefix]).map(|entry| (*place, entry.expect("readable"))).collect::<Vec<_>>()
+            });
+            let some: Vec<_> = old.take(moved).collect();
+            assert_eq!(some.len(), moved, "{version} has so many");
+            for (place, (key, value)) in some {
+                tree.insert([b"b", &key[1..17], &[place], &key[17..]].concat(), value).expect("written");
+                tree.remove(key).expect("removed");
             }
-            let listed = client.get("/v1/batches").await.json();
-            let listed: Vec<_> = listed["batches"].as_array().expect("a list").iter().collect();
-            let newest_first: Vec<_> = listed.iter().map(|batch| &batch["batch_id"]).collect();
-            assert_eq!(
-                newest_first,
-                expected.iter().rev().map(|was| &was["batch_id"]).collect::<Vec<_>>(),
-                "{version}"
-            );
-            let in_part = client.get("/v1/batches?phase_status=completed_with_partial_success").await.json();
-            assert_eq!(in_part["batches"].as_array().map(Vec::len), Some(1), "{version}");
-            server.app.stop().await;
+            tree.flush().expect("flushed");
         }
+        opens_and_says_the_same(version, directory.path(), &expected).await;
+        verify(directory.path());
     }
 }
 
