@@ -8,6 +8,9 @@
 //!
 //! A file is there whole or not at all, and is durable before the journal forgets what is in it. After a crash the journal
 //! may say it once more; then it is not written again.
+//!
+//! Events may get too old before they are settled, so that a file begins behind a hole. It has another magic then: all
+//! before it is too old, and goes next. A crash in between leaves both, and a hole that nothing says is a loss.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -21,6 +24,9 @@ use sled::IVec;
 use super::{Options, Sequence};
 
 const MAGIC: &[u8; 8] = b"rephaseE";
+
+/// Of a file that begins behind a hole.
+const ANEW_MAGIC: &[u8; 8] = b"rephaseH";
 
 const HEADER_BYTES: usize = 24;
 
@@ -42,6 +48,8 @@ struct Segment {
     /// The number behind the last.
     end: Sequence,
     bytes: u64,
+    /// What is in the files before it is too old, and some behind that is in none.
+    begins_anew: bool,
 }
 
 /// The files. Clones share them.
@@ -70,8 +78,9 @@ impl Archive {
         let next: Vec<_> = segments.iter().skip(1).map(|next: &Segment| next.first).chain([Sequence::MAX]).collect();
         let mut next = next.into_iter();
         segments.retain(|segment| next.next().is_some_and(|next| segment.end <= next));
-        let segments = Arc::new(RwLock::new(segments));
-        Ok(Self { directory, is_durable: options.durable, segments, oldest: Arc::default() })
+        let anew = segments.iter().rev().find(|segment| segment.begins_anew).map_or(0, |segment| segment.first);
+        let (segments, oldest) = (Arc::new(RwLock::new(segments)), Arc::new(AtomicU64::new(anew)));
+        Ok(Self { directory, is_durable: options.durable, segments, oldest })
     }
 
     /// The number of the first event that is in a file, and that behind the last.
@@ -99,7 +108,10 @@ impl Archive {
 
     /// Adds events, in order and without a hole. Those that are there already are not added again.
     pub(super) fn put(&self, events: &[(Sequence, &IVec)]) -> io::Result<()> {
-        let last = self.segments().last().copied();
+        let (before_last, last) = {
+            let segments = self.segments();
+            (segments.iter().rev().nth(1).copied(), segments.last().copied())
+        };
         let known = last.map_or(0, |last| last.end);
         let events = &events[events.partition_point(|(sequence, _)| *sequence < known)..];
         let Some(&(first, _)) = events.first() else { return Ok(()) };
@@ -120,8 +132,13 @@ impl Archive {
             forgotten => (forgotten, Vec::new()),
         };
         let first = before.first().map_or(first, |(before, _)| *before);
+        let begins_anew = match grows {
+            Some(old) if old.first == first => old.begins_anew,
+            Some(_) => before_last.is_some_and(|before| before.end != first),
+            None => last.is_some_and(|last| last.end != first),
+        };
         let stored = before.iter().map(|(_, stored)| &stored[..]).chain(events.iter().map(|(_, stored)| &stored[..]));
-        let segment = match self.write(first, &stored.collect::<Vec<_>>()) {
+        let segment = match self.write(first, &stored.collect::<Vec<_>>(), begins_anew) {
             // The directory goes before its store does.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_durable => return Ok(()),
             segment => segment?,
@@ -213,12 +230,12 @@ impl Archive {
     }
 
     /// Writes a file, which is there whole and durable when this returns.
-    fn write(&self, first: Sequence, events: &[&[u8]]) -> io::Result<Segment> {
+    fn write(&self, first: Sequence, events: &[&[u8]], begins_anew: bool) -> io::Result<Segment> {
         match fs::create_dir(&self.directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let mut bytes = header(first, events.len()).to_vec();
+        let mut bytes = header(if begins_anew { ANEW_MAGIC } else { MAGIC }, first, events.len()).to_vec();
         let mut end = 0;
         for stored in events {
             end += (CRC_BYTES + stored.len()) as u64;
@@ -241,7 +258,7 @@ impl Archive {
                 File::open(parent)?.sync_all()?;
             }
         }
-        Ok(Segment { first, end: first + events.len() as u64, bytes: bytes.len() as u64 })
+        Ok(Segment { first, end: first + events.len() as u64, bytes: bytes.len() as u64, begins_anew })
     }
 }
 
@@ -257,9 +274,9 @@ fn path_of(directory: &Path, first: Sequence) -> PathBuf {
     directory.join(format!("{first:016x}"))
 }
 
-fn header(first: Sequence, count: usize) -> [u8; HEADER_BYTES] {
+fn header(magic: &[u8; 8], first: Sequence, count: usize) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
-    bytes[..8].copy_from_slice(MAGIC);
+    bytes[..8].copy_from_slice(magic);
     bytes[8..16].copy_from_slice(&first.to_be_bytes());
     // A settlement has fewer than four thousand million events.
     bytes[16..20].copy_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
@@ -275,7 +292,9 @@ fn head_of(directory: &Path, first: Sequence) -> io::Result<Segment> {
     let mut found = [0; HEADER_BYTES];
     let read = file.read_exact_at(&mut found, 0);
     let count = u32::from_be_bytes([found[16], found[17], found[18], found[19]]);
-    let is_whole = usize::try_from(count).is_ok_and(|count| header(first, count) == found);
+    let begins_anew = found.starts_with(ANEW_MAGIC);
+    let magic = if begins_anew { ANEW_MAGIC } else { MAGIC };
+    let is_whole = usize::try_from(count).is_ok_and(|count| header(magic, first, count) == found);
     let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{} {what}", path.display()));
     if read.is_err() || !is_whole {
         return Err(unfit("has no header"));
@@ -289,7 +308,7 @@ fn head_of(directory: &Path, first: Sequence) -> io::Result<Segment> {
     if begin.checked_add(u64::from_be_bytes(end)).is_none_or(|end| end > bytes) {
         return Err(unfit("was cut short"));
     }
-    Ok(Segment { first, end: first + u64::from(count), bytes })
+    Ok(Segment { first, end: first + u64::from(count), bytes, begins_anew })
 }
 
 fn damaged(sequence: Sequence) -> io::Error {
@@ -321,6 +340,55 @@ mod tests {
                 found.push(number);
             }
         }
+    }
+
+    /// A crash comes before what was forgotten is removed.
+    #[test]
+    fn behind_a_hole_of_what_was_too_old_it_begins_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path());
+        let archive = Archive::open(&options).expect("opened");
+        put(&archive, 1..5);
+        archive.forget_before(7);
+        put(&archive, 7..9);
+        let opened = Archive::open(&options).expect("opened");
+        assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((1, 9)), vec![7, 8]));
+        // It grows, and still begins there.
+        put(&opened, 9..11);
+        let opened = Archive::open(&options).expect("opened");
+        assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((1, 11)), vec![7, 8, 9, 10]));
+        opened.remove_forgotten().expect("removed");
+        let opened = Archive::open(&options).expect("opened");
+        assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((7, 11)), vec![7, 8, 9, 10]));
+    }
+
+    /// The newest file goes on without what was forgotten, and the one before it is still there.
+    #[test]
+    fn where_a_file_grows_behind_what_was_forgotten_it_begins_anew_too() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path());
+        let archive = Archive::open(&options).expect("opened");
+        let large = IVec::from(vec![b'x'; usize::try_from(SMALL_BYTES).expect("small")]);
+        archive.put(&[(1, &large)]).expect("put");
+        put(&archive, 2..6);
+        archive.forget_before(4);
+        put(&archive, 6..8);
+        let opened = Archive::open(&options).expect("opened");
+        assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((1, 8)), vec![4, 5, 6, 7]));
+    }
+
+    #[test]
+    fn a_file_that_was_lost_is_no_hole_of_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = Options::new(directory.path());
+        let archive = Archive::open(&options).expect("opened");
+        let large = IVec::from(vec![b'x'; usize::try_from(SMALL_BYTES).expect("small")]);
+        put(&archive, 1..5);
+        archive.put(&[(5, &large)]).expect("put");
+        put(&archive, 6..8);
+        fs::remove_file(directory.path().join("events/0000000000000005")).expect("removed");
+        let opened = Archive::open(&options).expect("opened");
+        assert_eq!(numbers(&opened, 1), [1, 2, 3, 4, 6, 7], "whoever reads it sees what is missing");
     }
 
     #[test]
