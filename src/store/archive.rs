@@ -23,10 +23,10 @@ use sled::IVec;
 
 use super::{Options, Sequence};
 
-const MAGIC: &[u8; 8] = b"rephaseE";
+const MAGIC: [u8; 8] = *b"rephaseE";
 
 /// Of a file that begins behind a hole.
-const ANEW_MAGIC: &[u8; 8] = b"rephaseH";
+const ANEW_MAGIC: [u8; 8] = *b"rephaseH";
 
 const HEADER_BYTES: usize = 24;
 
@@ -274,9 +274,9 @@ fn path_of(directory: &Path, first: Sequence) -> PathBuf {
     directory.join(format!("{first:016x}"))
 }
 
-fn header(magic: &[u8; 8], first: Sequence, count: usize) -> [u8; HEADER_BYTES] {
+fn header(magic: [u8; 8], first: Sequence, count: usize) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
-    bytes[..8].copy_from_slice(magic);
+    bytes[..8].copy_from_slice(&magic);
     bytes[8..16].copy_from_slice(&first.to_be_bytes());
     // A settlement has fewer than four thousand million events.
     bytes[16..20].copy_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
@@ -292,7 +292,7 @@ fn head_of(directory: &Path, first: Sequence) -> io::Result<Segment> {
     let mut found = [0; HEADER_BYTES];
     let read = file.read_exact_at(&mut found, 0);
     let count = u32::from_be_bytes([found[16], found[17], found[18], found[19]]);
-    let begins_anew = found.starts_with(ANEW_MAGIC);
+    let begins_anew = found.starts_with(&ANEW_MAGIC);
     let magic = if begins_anew { ANEW_MAGIC } else { MAGIC };
     let is_whole = usize::try_from(count).is_ok_and(|count| header(magic, first, count) == found);
     let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{} {what}", path.display()));
