@@ -1,20 +1,19 @@
 //! Settled events, in files of their own.
 //!
 //! Events come in order, are read in order and go in order, so a database would only write them more often. What a
-//! settlement has of them is appended as a file, `events/NUMBER` in hexadecimal, named by the first event in it; a file
-//! whose events are all too old is removed. A file is a header (24 bytes: a magic, the number of the first event, how
-//! many there are, a CRC-32 of these), where each event ends (u64, counted from the first), and the events, each a CRC-32
-//! and the stored message. Integers are big-endian.
+//! settlement has of them is appended as a [file](Segment), `events/NUMBER` in hexadecimal, named by the first event in
+//! it; a file whose events are all too old is removed.
 //!
 //! A file is there whole or not at all, and is durable before the journal forgets what is in it. After a crash the journal
 //! may say it once more; then it is not written again.
 //!
 //! Events may get too old before they are settled, so that a file begins behind a hole. It has another magic then: all
-//! before it is too old, and goes next. A crash in between leaves both, and a hole that nothing says is a loss.
+//! before it is too old, and goes next. A crash in between leaves both. A hole before any other file is a loss.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
+mod segment;
+
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,35 +21,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use sled::IVec;
 
 use super::{Options, Sequence};
-
-const MAGIC: [u8; 8] = *b"rephaseE";
-
-/// Of a file that begins behind a hole.
-const ANEW_MAGIC: [u8; 8] = *b"rephaseH";
-
-const HEADER_BYTES: usize = 24;
-
-const END_BYTES: usize = 8;
-
-const CRC_BYTES: usize = 4;
+use segment::{Segment, path_of};
 
 /// Up to how many bytes a file grows with the next settlement, instead of there being another: a server that is started
 /// often and does little has few files.
 const SMALL_BYTES: u64 = 1_024 * 1_024;
-
-/// The name under which a file is written before it is whole.
-const UNFINISHED: &str = "unfinished";
-
-/// The events of one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segment {
-    first: Sequence,
-    /// The number behind the last.
-    end: Sequence,
-    bytes: u64,
-    /// What is in the files before it is too old, and some behind that is in none.
-    begins_anew: bool,
-}
 
 /// The files. Clones share them.
 #[derive(Clone)]
@@ -71,7 +46,7 @@ impl Archive {
         for entry in listed(&directory)? {
             let name = entry?.file_name();
             let Some(first) = name.to_str().and_then(|name| u64::from_str_radix(name, 16).ok()) else { continue };
-            segments.push(head_of(&directory, first)?);
+            segments.push(Segment::open(&directory, first)?);
         }
         segments.sort_unstable_by_key(|segment| segment.first);
         // A crash may leave one behind that has grown into the next, without what was forgotten.
@@ -120,7 +95,7 @@ impl Archive {
         let is_small = |last: &Segment| last.end == first && last.bytes + added <= SMALL_BYTES;
         let (grows, before) = match last.filter(is_small) {
             Some(last) if oldest < last.end => {
-                match self.read_segment(last, oldest.max(last.first), usize::MAX, usize::MAX) {
+                match last.read(&self.directory, oldest.max(last.first), usize::MAX, usize::MAX) {
                     Ok(before) => (Some(last), before),
                     // It stays as it is, and whoever reads it is told.
                     Err(error) => {
@@ -138,7 +113,8 @@ impl Archive {
             None => last.is_some_and(|last| last.end != first),
         };
         let stored = before.iter().map(|(_, stored)| &stored[..]).chain(events.iter().map(|(_, stored)| &stored[..]));
-        let segment = match self.write(first, &stored.collect::<Vec<_>>(), begins_anew) {
+        let stored: Vec<_> = stored.collect();
+        let segment = match Segment::write(&self.directory, first, &stored, begins_anew, self.is_durable) {
             // The directory goes before its store does.
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_durable => return Ok(()),
             segment => segment?,
@@ -168,7 +144,7 @@ impl Archive {
         let segment = self.segments().iter().find(|segment| segment.end > first).copied();
         let Some(segment) = segment.filter(|segment| segment.first < end) else { return Ok(Vec::new()) };
         let within = usize::try_from(end.saturating_sub(first)).unwrap_or(usize::MAX);
-        match self.read_segment(segment, first.max(segment.first), limit.min(within), bytes) {
+        match segment.read(&self.directory, first.max(segment.first), limit.min(within), bytes) {
             // It was removed meanwhile, with all that is in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             read => read,
@@ -191,75 +167,6 @@ impl Archive {
     fn path(&self, first: Sequence) -> PathBuf {
         path_of(&self.directory, first)
     }
-
-    fn read_segment(
-        &self,
-        segment: Segment,
-        first: Sequence,
-        limit: usize,
-        bytes: usize,
-    ) -> io::Result<Vec<(Sequence, Vec<u8>)>> {
-        let file = File::open(self.path(segment.first))?;
-        let begin = HEADER_BYTES as u64 + (segment.end - segment.first) * END_BYTES as u64;
-        let end_of = |sequence: Sequence| -> io::Result<u64> {
-            let mut end = [0; END_BYTES];
-            file.read_exact_at(&mut end, HEADER_BYTES as u64 + (sequence - segment.first) * END_BYTES as u64)?;
-            Ok(u64::from_be_bytes(end))
-        };
-        let (mut found, mut size) = (Vec::new(), 0);
-        let mut at = if first == segment.first { 0 } else { end_of(first - 1)? };
-        for sequence in (first..segment.end).take(limit) {
-            let end = end_of(sequence)?;
-            let length =
-                end.checked_sub(at).filter(|length| *length <= segment.bytes).ok_or_else(|| damaged(sequence))?;
-            let mut event = vec![0; usize::try_from(length).map_err(|_| damaged(sequence))?];
-            file.read_exact_at(&mut event, begin + at)?;
-            let (checksum, stored) = event.split_first_chunk::<CRC_BYTES>().ok_or_else(|| damaged(sequence))?;
-            if crc32fast::hash(stored).to_be_bytes() != *checksum {
-                return Err(damaged(sequence));
-            }
-            let stored = event.split_off(CRC_BYTES);
-            size += stored.len();
-            found.push((sequence, stored));
-            at = end;
-            if size >= bytes {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Writes a file, which is there whole and durable when this returns.
-    fn write(&self, first: Sequence, events: &[&[u8]], begins_anew: bool) -> io::Result<Segment> {
-        match fs::create_dir(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let mut bytes = header(if begins_anew { ANEW_MAGIC } else { MAGIC }, first, events.len()).to_vec();
-        let mut end = 0;
-        for stored in events {
-            end += (CRC_BYTES + stored.len()) as u64;
-            bytes.extend_from_slice(&end.to_be_bytes());
-        }
-        for stored in events {
-            bytes.extend_from_slice(&crc32fast::hash(stored).to_be_bytes());
-            bytes.extend_from_slice(stored);
-        }
-        let unfinished = self.directory.join(UNFINISHED);
-        let mut file = File::create(&unfinished)?;
-        file.write_all(&bytes)?;
-        if self.is_durable {
-            file.sync_all()?;
-        }
-        fs::rename(&unfinished, self.path(first))?;
-        if self.is_durable {
-            File::open(&self.directory)?.sync_all()?;
-            if let Some(parent) = self.directory.parent() {
-                File::open(parent)?.sync_all()?;
-            }
-        }
-        Ok(Segment { first, end: first + events.len() as u64, bytes: bytes.len() as u64, begins_anew })
-    }
 }
 
 fn listed(directory: &Path) -> io::Result<Vec<io::Result<fs::DirEntry>>> {
@@ -270,57 +177,23 @@ fn listed(directory: &Path) -> io::Result<Vec<io::Result<fs::DirEntry>>> {
     }
 }
 
-fn path_of(directory: &Path, first: Sequence) -> PathBuf {
-    directory.join(format!("{first:016x}"))
-}
-
-fn header(magic: [u8; 8], first: Sequence, count: usize) -> [u8; HEADER_BYTES] {
-    let mut bytes = [0; HEADER_BYTES];
-    bytes[..8].copy_from_slice(&magic);
-    bytes[8..16].copy_from_slice(&first.to_be_bytes());
-    // A settlement has fewer than four thousand million events.
-    bytes[16..20].copy_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
-    let checksum = crc32fast::hash(&bytes[..20]);
-    bytes[20..].copy_from_slice(&checksum.to_be_bytes());
-    bytes
-}
-
-/// What the file that begins with the event `first` has.
-fn head_of(directory: &Path, first: Sequence) -> io::Result<Segment> {
-    let path = path_of(directory, first);
-    let file = File::open(&path)?;
-    let mut found = [0; HEADER_BYTES];
-    let read = file.read_exact_at(&mut found, 0);
-    let count = u32::from_be_bytes([found[16], found[17], found[18], found[19]]);
-    let begins_anew = found.starts_with(&ANEW_MAGIC);
-    let magic = if begins_anew { ANEW_MAGIC } else { MAGIC };
-    let is_whole = usize::try_from(count).is_ok_and(|count| header(magic, first, count) == found);
-    let unfit = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{} {what}", path.display()));
-    if read.is_err() || !is_whole {
-        return Err(unfit("has no header"));
-    }
-    let begin = HEADER_BYTES as u64 + u64::from(count) * END_BYTES as u64;
-    let mut end = [0; END_BYTES];
-    if count > 0 {
-        file.read_exact_at(&mut end, begin - END_BYTES as u64).map_err(|_| unfit("was cut short"))?;
-    }
-    let bytes = file.metadata()?.len();
-    if begin.checked_add(u64::from_be_bytes(end)).is_none_or(|end| end > bytes) {
-        return Err(unfit("was cut short"));
-    }
-    Ok(Segment { first, end: first + u64::from(count), bytes, begins_anew })
-}
-
-fn damaged(sequence: Sequence) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the event {sequence} is damaged"))
-}
-
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     fn stored(numbers: std::ops::Range<Sequence>) -> Vec<(Sequence, IVec)> {
         numbers.map(|number| (number, IVec::from(format!("event {number}").as_bytes()))).collect()
+    }
+
+    fn open(directory: &TempDir) -> Archive {
+        Archive::open(&Options::new(directory.path())).expect("opened")
+    }
+
+    /// An event that fills a file by itself.
+    fn large() -> IVec {
+        vec![b'x'; usize::try_from(SMALL_BYTES).expect("small")].into()
     }
 
     fn put(archive: &Archive, numbers: std::ops::Range<Sequence>) {
@@ -346,19 +219,18 @@ mod tests {
     #[test]
     fn behind_a_hole_of_what_was_too_old_it_begins_anew() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path());
-        let archive = Archive::open(&options).expect("opened");
+        let archive = open(&directory);
         put(&archive, 1..5);
         archive.forget_before(7);
         put(&archive, 7..9);
-        let opened = Archive::open(&options).expect("opened");
+        let opened = open(&directory);
         assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((1, 9)), vec![7, 8]));
         // It grows, and still begins there.
         put(&opened, 9..11);
-        let opened = Archive::open(&options).expect("opened");
+        let opened = open(&directory);
         assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((1, 11)), vec![7, 8, 9, 10]));
         opened.remove_forgotten().expect("removed");
-        let opened = Archive::open(&options).expect("opened");
+        let opened = open(&directory);
         assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((7, 11)), vec![7, 8, 9, 10]));
     }
 
@@ -366,42 +238,39 @@ mod tests {
     #[test]
     fn where_a_file_grows_behind_what_was_forgotten_it_begins_anew_too() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path());
-        let archive = Archive::open(&options).expect("opened");
-        let large = IVec::from(vec![b'x'; usize::try_from(SMALL_BYTES).expect("small")]);
+        let archive = open(&directory);
+        let large = large();
         archive.put(&[(1, &large)]).expect("put");
         put(&archive, 2..6);
         archive.forget_before(4);
         put(&archive, 6..8);
-        let opened = Archive::open(&options).expect("opened");
+        let opened = open(&directory);
         assert_eq!((opened.bounds(), numbers(&opened, 1)), (Some((1, 8)), vec![4, 5, 6, 7]));
     }
 
     #[test]
     fn a_file_that_was_lost_is_no_hole_of_its_own() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path());
-        let archive = Archive::open(&options).expect("opened");
-        let large = IVec::from(vec![b'x'; usize::try_from(SMALL_BYTES).expect("small")]);
+        let archive = open(&directory);
+        let large = large();
         put(&archive, 1..5);
         archive.put(&[(5, &large)]).expect("put");
         put(&archive, 6..8);
         fs::remove_file(directory.path().join("events/0000000000000005")).expect("removed");
-        let opened = Archive::open(&options).expect("opened");
+        let opened = open(&directory);
         assert_eq!(numbers(&opened, 1), [1, 2, 3, 4, 6, 7], "whoever reads it sees what is missing");
     }
 
     #[test]
     fn what_was_put_is_read_in_order_after_it_was_opened_again() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path());
-        let archive = Archive::open(&options).expect("opened");
+        let archive = open(&directory);
         assert_eq!((archive.bounds(), numbers(&archive, 0)), (None, vec![]));
         put(&archive, 5..9);
         // The journal said some of them twice.
         put(&archive, 7..12);
         put(&archive, 7..12);
-        for archive in [archive, Archive::open(&options).expect("opened")] {
+        for archive in [archive, open(&directory)] {
             assert_eq!(archive.bounds(), Some((5, 12)));
             assert_eq!(numbers(&archive, 0), (5..12).collect::<Vec<_>>());
             assert_eq!(numbers(&archive, 8), (8..12).collect::<Vec<_>>());
@@ -414,8 +283,7 @@ mod tests {
     #[test]
     fn what_grows_leaves_out_what_is_forgotten() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path());
-        let archive = Archive::open(&options).expect("opened");
+        let archive = open(&directory);
         put(&archive, 1..9);
         let before = fs::read(archive.path(1)).expect("read");
         archive.forget_before(5);
@@ -424,16 +292,15 @@ mod tests {
         assert!(!archive.path(1).exists());
         // As if the process had died before that was removed.
         fs::write(archive.path(1), before).expect("written");
-        let archive = Archive::open(&options).expect("opened");
+        let archive = open(&directory);
         assert_eq!((archive.bounds(), numbers(&archive, 0)), (Some((5, 12)), (5..12).collect()));
     }
 
     #[test]
     fn large_files_are_left_and_old_ones_go() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path());
-        let archive = Archive::open(&options).expect("opened");
-        let large = IVec::from(vec![b'x'; usize::try_from(SMALL_BYTES).expect("small")]);
+        let archive = open(&directory);
+        let large = large();
         for number in 1..4 {
             archive.put(&[(number, &large)]).expect("put");
         }
@@ -445,7 +312,7 @@ mod tests {
         archive.forget_before(9);
         archive.remove_forgotten().expect("removed");
         assert_eq!((archive.bounds(), numbers(&archive, 0)), (Some((3, 4)), vec![]), "it says how far the files go");
-        assert_eq!(Archive::open(&options).expect("opened").bounds(), Some((3, 4)));
+        assert_eq!(open(&directory).bounds(), Some((3, 4)));
         archive.clear().expect("cleared");
         assert_eq!((archive.bounds(), archive.directory.exists()), (None, false));
     }
@@ -453,8 +320,7 @@ mod tests {
     #[test]
     fn damage_is_noticed_and_half_a_file_is_none() {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = Options::new(directory.path());
-        let archive = Archive::open(&options).expect("opened");
+        let archive = open(&directory);
         put(&archive, 1..4);
         let path = archive.path(1);
         let whole = fs::read(&path).expect("read");
@@ -462,11 +328,11 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
             fs::write(&path, &bytes).expect("damaged");
-            let read = Archive::open(&options).and_then(|archive| archive.read(1, 4, 9, 1_000));
+            let read = Archive::open(&Options::new(directory.path())).and_then(|archive| archive.read(1, 4, 9, 1_000));
             assert!(read.is_err(), "{at}");
         }
         fs::write(&path, &whole).expect("whole again");
-        fs::write(archive.directory.join(UNFINISHED), &whole[..30]).expect("written");
-        assert_eq!(numbers(&Archive::open(&options).expect("opened"), 0), [1, 2, 3]);
+        fs::write(archive.directory.join(segment::UNFINISHED), &whole[..30]).expect("written");
+        assert_eq!(numbers(&open(&directory), 0), [1, 2, 3]);
     }
 }
