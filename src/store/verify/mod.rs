@@ -71,7 +71,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
     }
     let mut check = Check { tree, contents, archive, tell, checked: Checked::default(), timers: 0, listed: 0, ages: 0 };
     check.every_batch()?;
-    check.what_belongs_to_batches()?;
+    check.prefixes()?;
     check.outbox()?;
     check.timers()?;
     check.listings()?;
@@ -125,14 +125,28 @@ impl Check<'_> {
         self.tree.contains_key(key).map_err(failed)
     }
 
+    /// Batches and what lies under them: each part, attempt and late outcome of a batch that is there.
     fn every_batch(&mut self) -> Result<(), Error> {
+        // A record comes before all that lies under its batch.
+        let mut record: Option<sled::IVec> = None;
         for entry in self.entries(keys::BATCHES) {
-            let (key, _) = entry?;
-            let Some(id) = keys::batch_of(&key) else { continue };
-            self.checked.batches += 1;
-            let batch = read::batch(&self.tree, id);
-            if let Some(Some(batch)) = self.sound(&format!("batch {id}"), batch) {
-                self.batch(&batch)?;
+            let (key, value) = entry?;
+            if let Some(id) = keys::batch_of(&key) {
+                self.checked.batches += 1;
+                record = Some(key);
+                let batch = read::batch(&self.tree, id);
+                if let Some(Some(batch)) = self.sound(&format!("batch {id}"), batch) {
+                    self.batch(&batch)?;
+                }
+                continue;
+            }
+            let Some(letter) = self.sound(&shown(&key), keys::letter_of(&key)) else { continue };
+            if !record.as_ref().is_some_and(|record| key.starts_with(record)) {
+                self.violation(&format!("{}: it belongs to a batch that is not there", shown(&key)));
+            }
+            if letter == b'l' {
+                let late = codec::decode::<StoredLate>(&value).and_then(StoredLate::into_late);
+                self.sound(&shown(&key), late);
             }
         }
         Ok(())
@@ -192,25 +206,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Parts of records, attempts and late outcomes: each of a batch that is there.
-    fn what_belongs_to_batches(&mut self) -> Result<(), Error> {
-        // A record comes before all that lies under its batch.
-        let mut record: Option<sled::IVec> = None;
-        for entry in self.entries(keys::BATCHES) {
-            let (key, value) = entry?;
-            let Some(letter) = self.sound(&shown(&key), keys::letter_of(&key)) else { continue };
-            match letter {
-                b'b' => record = Some(key),
-                _ if !record.as_ref().is_some_and(|record| key.starts_with(record)) => {
-                    self.violation(&format!("{}: it belongs to a batch that is not there", shown(&key)));
-                }
-                b'l' => {
-                    let late = codec::decode::<StoredLate>(&value).and_then(StoredLate::into_late);
-                    self.sound(&shown(&key), late);
-                }
-                _ => {}
-            }
-        }
+    fn prefixes(&mut self) -> Result<(), Error> {
         for entry in self.tree.iter() {
             let (key, _) = entry.map_err(failed)?;
             if !key.first().is_some_and(|prefix| keys::PREFIXES.contains(prefix)) {
