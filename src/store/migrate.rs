@@ -58,8 +58,8 @@ pub(super) fn prepare(
 fn renew_every_key(tree: &sled::Tree) -> Result<(), Error> {
     let mut writes = sled::Batch::default();
     let mut count = 0;
-    for prefix in [b"k", keys::EXPIRIES].into_iter().chain(keys::OLD_PREFIXES.chunks(1)) {
-        for entry in tree.scan_prefix(prefix) {
+    for prefix in [b'k', keys::EXPIRIES[0]].into_iter().chain(keys::old_prefixes()) {
+        for entry in tree.scan_prefix([prefix]) {
             let (key, value) = entry.map_err(failed)?;
             let Some(newest) = keys::newest(&key) else { continue };
             writes.insert(newest, value);

@@ -69,6 +69,11 @@ pub(in crate::store) fn with_its_letter(key: &[u8]) -> Result<(u8, Vec<u8>), Err
     Ok((letter, [batch, rest.get(1..).unwrap_or_default()].concat()))
 }
 
+/// The prefixes that these keys had before format 6.
+pub(in crate::store) fn old_prefixes() -> impl Iterator<Item = u8> {
+    PARTS.into_iter().map(|(letter, ..)| letter)
+}
+
 /// The same, back; none where the letter is no part's.
 pub(super) fn under_its_batch(key: &[u8]) -> Option<Vec<u8>> {
     let (letter, rest) = key.split_first()?;

@@ -46,8 +46,8 @@ mod texts;
 pub use by_time::Aged;
 
 pub(super) use batch::{
-    BATCHES, attempt, attempts, batch, batch_of, details, essays, late_outcome, late_outcomes, letter_of, results,
-    with_its_letter,
+    BATCHES, attempt, attempts, batch, batch_of, details, essays, late_outcome, late_outcomes, letter_of, old_prefixes,
+    results, with_its_letter,
 };
 pub(super) use by_owner::{
     LISTING, RUNNING_JOBS, facet_of, job, job_by_hash, job_member, jobs_of, listed, listed_of, listing, place_of,
@@ -70,9 +70,6 @@ pub(super) const PREFIXES: &[u8] = b"fnbokhxtijqmzwcgvuyspE";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const COMMITS: &[u8] = b"n";
-
-/// The prefixes that older formats had and this one has not.
-pub(super) const OLD_PREFIXES: &[u8] = b"deral";
 
 /// What a key of an older format is in this one; none where it is the same.
 pub(super) fn newest(key: &[u8]) -> Option<Vec<u8>> {
