@@ -152,9 +152,22 @@ fn everything_of_a_commit_is_there_after_a_restart() {
     assert_eq!(store.key_expiry(Group::Nlp, &key).expect("readable"), None, "a key belongs to one group");
     let hash = <[u8; 32]>::try_from(hex::decode(rephase::engine::content_id(&text)).expect("hex")).expect("32 bytes");
     assert_eq!(store.content(&hash).expect("readable"), Some(text));
-    let attempts = store.attempts_from(batch.id, Phase::Nlp, 0, 10).expect("readable");
+    let attempts = store.attempts_from(batch, Phase::Nlp, 0, 10).expect("readable");
     assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(store.newest_attempts(batch.id, Phase::Spellcheck, 10).expect("readable").len(), 1);
+    assert_eq!(store.newest_attempts(batch, Phase::Spellcheck, 10).expect("readable").len(), 1);
+
+    // Whoever has a record of before sees no attempt that has ended since: it may be open in that one.
+    let by_then = |batch: &Batch| {
+        let oldest_first = store.attempts_from(batch, Phase::Nlp, 0, 10).expect("readable");
+        let mut numbers: Vec<_> = oldest_first.iter().map(|attempt| attempt.number).collect();
+        let newest_first = store.newest_attempts(batch, Phase::Nlp, 10).expect("readable");
+        assert!(newest_first.iter().rev().map(|attempt| attempt.number).eq(numbers.iter().copied()));
+        numbers.extend(batch.phase_state(Phase::Nlp).and_then(|state| Some(state.open_attempt()?.number)));
+        numbers
+    };
+    let counts: Vec<_> = batches.iter().map(by_then).collect();
+    assert!(counts.iter().all(|numbers| numbers.is_empty() || *numbers == [1] || *numbers == [1, 2]), "{counts:?}");
+    assert_eq!((counts.first(), counts.last()), (Some(&vec![]), Some(&vec![1, 2])));
 }
 
 /// A store whose committer stops before it answers its first commit, until it is told to go on.

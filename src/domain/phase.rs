@@ -119,6 +119,12 @@ pub struct PhaseRecord {
 }
 
 impl PhaseRecord {
+    /// How many attempts have ended.
+    #[must_use]
+    pub fn ended_attempts(&self) -> u32 {
+        self.attempts - u32::from(self.state.open_attempt().is_some())
+    }
+
     /// A phase that was just asked for, in a batch of `essays` essays.
     #[must_use]
     pub fn untried(essays: usize) -> Self {

@@ -73,13 +73,8 @@ impl Cache {
         }
     }
 
-    /// The newest attempts of `phase` that have ended, where they are at hand.
-    pub(super) fn tail(&mut self, id: BatchId, phase: Phase) -> Option<Vec<Arc<Attempt>>> {
-        let tail = self.records.peek(&id)?.tails[phase.index()].as_ref()?;
-        Some(tail.iter().cloned().collect())
-    }
-
-    /// The same by the time of `batch`, where that is the record here.
+    /// The newest attempts of `phase` that had ended by the time of `batch`, where that is the record here and they are at
+    /// hand.
     pub(super) fn tail_of(&mut self, batch: &Arc<Batch>, phase: Phase) -> Option<Vec<Arc<Attempt>>> {
         let entry = self.records.peek(&batch.id).filter(|entry| Arc::ptr_eq(&entry.batch, batch))?;
         Some(entry.tails[phase.index()].as_ref()?.iter().cloned().collect())

@@ -202,10 +202,12 @@ impl Partition {
         if let Some(record) = durable.cache().get(id) {
             return Ok(Some(record));
         }
+        if self.on_their_way.record(id).is_some() {
+            // The committer may write it meanwhile.
+            return Ok(self.store.batch_of_another(id)?.map(Arc::new));
+        }
         let record = self.store.batch(id)?.map(Arc::new);
-        if let Some(record) = &record
-            && self.on_their_way.record(id).is_none()
-        {
+        if let Some(record) = &record {
             // Nobody else makes records of this batch, so none that is newer can have come in between.
             durable.cache().put(Arc::clone(record));
         }

@@ -159,19 +159,18 @@ impl Reader<'_> {
         Ok(step(self.batch.as_deref(), input, &context)?.batch)
     }
 
-    /// Attempts of `phase` that have ended, the newest first, as many as a status shows.
+    /// Attempts of `phase` that had ended by the time of the record, the newest first, as many as a status shows.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub fn newest_attempts(&self, phase: Phase) -> Result<Vec<Arc<Attempt>>, Error> {
-        if let Some(tail) = self.durable.cache().tail(self.id, phase) {
+        let Some(batch) = &self.batch else { return Ok(Vec::new()) };
+        if let Some(tail) = self.durable.cache().tail_of(batch, phase) {
             return Ok(tail);
         }
-        let newest = self.store.newest_attempts(self.id, phase, TAIL)?;
+        let newest = self.store.newest_attempts(batch, phase, TAIL)?;
         let newest: Vec<_> = newest.into_iter().map(Arc::new).collect();
-        if let Some(batch) = &self.batch {
-            self.durable.cache().put_tail(batch, phase, &newest);
-        }
+        self.durable.cache().put_tail(batch, phase, &newest);
         Ok(newest)
     }
 
@@ -189,11 +188,12 @@ impl Reader<'_> {
         self.now
     }
 
-    /// Attempts of `phase` that have ended, oldest first, from the number `first` on.
+    /// Attempts of `phase` that had ended by the time of the record, oldest first, from the number `first` on.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub fn attempts_from(&self, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
-        Ok(self.store.attempts_from(self.id, phase, first, limit)?)
+        let Some(batch) = &self.batch else { return Ok(Vec::new()) };
+        Ok(self.store.attempts_from(batch, phase, first, limit)?)
     }
 }

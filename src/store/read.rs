@@ -1,6 +1,6 @@
 //! Point reads and ordered ranges. All of them block.
 
-use super::layers::Tree;
+use super::layers::{Scan, Tree};
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
 };
@@ -66,23 +66,29 @@ impl Store {
         batch(&self.shared.state, id)
     }
 
-    /// Attempts of `phase` that have ended, the newest first, at most `limit`.
+    /// Attempts of `phase` that had ended by the time of `batch`, the newest first, at most `limit`. More may have since.
     ///
     /// # Errors
     /// As [`Store::batch`].
-    pub fn newest_attempts(&self, id: BatchId, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
-        let ledger = self.shared.state.scan_prefix(keys::attempts(id, phase));
+    pub fn newest_attempts(&self, batch: &Batch, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
+        let Some(ledger) = self.ledger(batch, phase, 0) else { return Ok(Vec::new()) };
         ledger.values().rev().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
     }
 
-    /// Attempts of `phase` that have ended, oldest first, from the number `first` on, at most `limit`.
+    /// The same, oldest first, from the number `first` on.
     ///
     /// # Errors
     /// As [`Store::batch`].
-    pub fn attempts_from(&self, id: BatchId, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
-        let range = keys::attempt(id, phase, first)..=keys::attempt(id, phase, u32::MAX);
-        let ledger = self.shared.state.range(range);
+    pub fn attempts_from(&self, batch: &Batch, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
+        let Some(ledger) = self.ledger(batch, phase, first) else { return Ok(Vec::new()) };
         ledger.values().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
+    }
+
+    /// The attempts at `phase` from the number `first` on that had ended by the time of `batch`; none where it had no
+    /// such phase.
+    fn ledger(&self, batch: &Batch, phase: Phase, first: u32) -> Option<Scan> {
+        let last = batch.phase(phase)?.ended_attempts();
+        Some(self.shared.state.range(keys::attempt(batch.id, phase, first)..=keys::attempt(batch.id, phase, last)))
     }
 
     /// Outcomes of `phase` that came too late, the newest first, at most `limit`.
