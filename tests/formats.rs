@@ -14,7 +14,7 @@ use rephase::domain::Millis;
 use serde_json::Value;
 
 /// The versions whose stores lie in tests/fixtures/stores.
-const VERSIONS: [&str; 5] = ["v1", "v2", "v3", "v4", "v5"];
+const VERSIONS: [&str; 6] = ["v1", "v2", "v3", "v4", "v5", "v6"];
 
 /// The versions whose backups lie in tests/fixtures/backups.
 const BACKUPS: [&str; 1] = ["v1"];

@@ -10,8 +10,8 @@ use rephase::contract::requests::{BatchRegistrationRequest, PromptPayload};
 use rephase::contract::{BatchStatus, EssayRef, Group, Headers, Message, Topic};
 use rephase::domain::step::{NewEssay, PhaseOutcome, Registration, RetryRequest, Selection};
 use rephase::domain::{
-    Batch, BatchId, Context, Effect, Funds, Input, Millis, Origin, Phase, RetryPolicy, Rules, Step, Timer, TimerKind,
-    step,
+    Attempt, Batch, BatchId, Context, Effect, Funds, Input, Millis, Origin, Phase, RetryPolicy, Rules, Step, Timer,
+    TimerKind, step,
 };
 use rephase::store::{self, Commit, Options, Published, Store};
 use serde_json::json;
@@ -168,6 +168,59 @@ fn everything_of_a_commit_is_there_after_a_restart() {
     let counts: Vec<_> = batches.iter().map(by_then).collect();
     assert!(counts.iter().all(|numbers| numbers.is_empty() || *numbers == [1] || *numbers == [1, 2]), "{counts:?}");
     assert_eq!((counts.first(), counts.last()), (Some(&vec![]), Some(&vec![1, 2])));
+}
+
+/// Whoever reads a ledger meanwhile notices nothing, from whichever end it does.
+#[test]
+fn attempts_that_are_put_together_read_as_before() {
+    const COUNT: u32 = 100;
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let (mut batches, effects) = history();
+    let mut batch = batches.pop().expect("a record");
+    let nlp = batch.phases[Phase::Nlp.index()].as_mut().expect("it was asked for");
+    assert_eq!(nlp.attempts, nlp.ended_attempts(), "none is open");
+    nlp.attempts = COUNT;
+    let template = effects.into_iter().find_map(|effect| match effect {
+        Effect::RecordAttempt { phase: Phase::Nlp, attempt } => Some(attempt),
+        _ => None,
+    });
+    let template = template.expect("it had attempts");
+    let mut commit = Commit::new();
+    for number in 1..=COUNT {
+        let attempt = Attempt { number, ..Attempt::clone(&template) };
+        commit.record_attempt(batch.id, Phase::Nlp, &attempt).expect("encoded");
+    }
+    store.commit_blocking(commit).expect("committed");
+
+    let read = || {
+        let numbers = |attempts: Result<Vec<Attempt>, store::Error>| -> Vec<u32> {
+            attempts.expect("readable").iter().map(|attempt| attempt.number).collect()
+        };
+        assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 0, 200)), (1..=COUNT).collect::<Vec<_>>());
+        assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 13, 7)), (13..20).collect::<Vec<_>>());
+        assert_eq!(numbers(store.newest_attempts(&batch, Phase::Nlp, 200)), (1..=COUNT).rev().collect::<Vec<_>>());
+        let mut before = batch.clone();
+        before.phases[Phase::Nlp.index()].as_mut().expect("it is there").attempts = 21;
+        assert_eq!(numbers(store.newest_attempts(&before, Phase::Nlp, 4)), [21, 20, 19, 18]);
+        assert_eq!(numbers(store.attempts_from(&before, Phase::Nlp, 22, 4)), [0; 0]);
+    };
+    std::thread::scope(|scope| {
+        let putting = scope.spawn(|| {
+            for ended in 1..=COUNT {
+                let mut commit = Commit::new();
+                store.put_attempts_together(&mut commit, batch.id, Phase::Nlp, ended).expect("readable");
+                store.commit_blocking(commit).expect("committed");
+            }
+        });
+        while !putting.is_finished() {
+            read();
+        }
+    });
+    read();
+    drop(store);
+    let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
+    assert_eq!(tree.scan_prefix(b"b").count(), 11 + 12, "eleven times eight, and the newest");
 }
 
 /// A store whose committer stops before it answers its first commit, until it is told to go on.

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::ledger::apart;
 use super::lines::{BACKUP_VERSION, KINDS, Line, name_of, to_json};
 use super::migrate::FORMAT_VERSION;
 use super::read::failed;
@@ -27,10 +28,13 @@ pub fn backup(snapshot: &Snapshot, created_at: &str, write: &mut dyn FnMut(Vec<u
             let (page, next) = snapshot.page(prefix, after.as_deref())?;
             for (key, value) in page {
                 let (letter, key) = keys::with_its_letter(&key)?;
-                let value = to_json(letter, &value)?;
-                let kind = name_of(letter)?.to_owned();
-                if !lines.add(&Line::Record { kind, key: hex::encode(key), value })? {
-                    return Ok(());
+                let entries = if letter == b'a' { apart(&key, &value)? } else { vec![(key, value.to_vec())] };
+                for (key, value) in entries {
+                    let value = to_json(letter, &value)?;
+                    let kind = name_of(letter)?.to_owned();
+                    if !lines.add(&Line::Record { kind, key: hex::encode(key), value })? {
+                        return Ok(());
+                    }
                 }
             }
             match next {

@@ -9,13 +9,11 @@ use sled::IVec;
 
 use super::credits::Difference;
 use super::keys::Aged;
-use super::stored::{
-    StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
-};
+use super::stored::{StoredAnswer, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult};
 use super::{Error, Sequence, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
-use crate::domain::{Attempt, Batch, BatchId, Facet, LateOutcome, Millis, Phase, Timer};
+use crate::domain::{Batch, BatchId, Facet, LateOutcome, Millis, Phase, Timer};
 
 /// A message on its way out.
 pub(super) struct Outgoing {
@@ -166,15 +164,6 @@ impl Commit {
         if let Some(since) = since {
             self.put(keys::age(since, aged), Vec::new());
         }
-    }
-
-    /// Adds an attempt that has ended to the ledger.
-    ///
-    /// # Errors
-    /// As [`Commit::put_batch`].
-    pub fn record_attempt(&mut self, batch: BatchId, phase: Phase, attempt: &Attempt) -> Result<(), Error> {
-        self.put(keys::attempt(batch, phase, attempt.number), codec::encode(&StoredAttempt::of(attempt))?);
-        Ok(())
     }
 
     /// Adds an outcome that came too late to the record.

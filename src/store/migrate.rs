@@ -8,6 +8,7 @@
 //! | 4 | idempotency keys with half of their hash; leases of attempts; classes of batches; the log of events |
 //! | 5 | settled events in files of their own; those in the database are read there until they are too old |
 //! | 6 | what lies under a batch has neighbouring keys |
+//! | 7 | older attempts of a phase are put together in one value |
 
 use std::path::Path;
 
@@ -18,7 +19,7 @@ use super::read::{self, failed};
 use super::{Error, keys};
 
 /// The format of a store made by this version.
-pub(super) const FORMAT_VERSION: u32 = 6;
+pub(super) const FORMAT_VERSION: u32 = 7;
 
 /// How many keys, or batches, are migrated in one write.
 const BITE: usize = 256;
@@ -36,7 +37,9 @@ pub(super) fn prepare(
         None if tree.is_empty() => {}
         Some(Ok(found @ 1..FORMAT_VERSION)) => {
             tracing::info!(from = found, to = FORMAT_VERSION, "the store is brought up to this version's format");
-            renew_every_key(tree)?;
+            if found < 6 {
+                renew_every_key(tree)?;
+            }
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
             }

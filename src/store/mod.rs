@@ -23,6 +23,7 @@ mod jobs;
 mod journal;
 mod keys;
 mod layers;
+mod ledger;
 mod letters;
 mod lines;
 mod listing;

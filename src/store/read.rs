@@ -1,13 +1,11 @@
 //! Point reads and ordered ranges. All of them block.
 
-use super::layers::{Scan, Tree};
-use super::stored::{
-    StoredAnswer, StoredAttempt, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult,
-};
+use super::layers::Tree;
+use super::stored::{StoredAnswer, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult};
 use super::{Error, Sequence, Store, codec, keys};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message};
-use crate::domain::{Attempt, Batch, BatchId, LateOutcome, Millis, Phase, Timer};
+use crate::domain::{Batch, BatchId, LateOutcome, Millis, Phase, Timer};
 
 /// A message that its group has not consumed.
 #[derive(Debug, Clone)]
@@ -64,31 +62,6 @@ impl Store {
             before = after;
         }
         batch(&self.shared.state, id)
-    }
-
-    /// Attempts of `phase` that had ended by the time of `batch`, the newest first, at most `limit`. More may have since.
-    ///
-    /// # Errors
-    /// As [`Store::batch`].
-    pub fn newest_attempts(&self, batch: &Batch, phase: Phase, limit: usize) -> Result<Vec<Attempt>, Error> {
-        let Some(ledger) = self.ledger(batch, phase, 0) else { return Ok(Vec::new()) };
-        ledger.values().rev().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
-    }
-
-    /// The same, oldest first, from the number `first` on.
-    ///
-    /// # Errors
-    /// As [`Store::batch`].
-    pub fn attempts_from(&self, batch: &Batch, phase: Phase, first: u32, limit: usize) -> Result<Vec<Attempt>, Error> {
-        let Some(ledger) = self.ledger(batch, phase, first) else { return Ok(Vec::new()) };
-        ledger.values().take(limit).map(|value| decode_attempt(&value.map_err(failed)?)).collect()
-    }
-
-    /// The attempts at `phase` from the number `first` on that had ended by the time of `batch`; none where it had no
-    /// such phase.
-    fn ledger(&self, batch: &Batch, phase: Phase, first: u32) -> Option<Scan> {
-        let last = batch.phase(phase)?.ended_attempts();
-        Some(self.shared.state.range(keys::attempt(batch.id, phase, first)..=keys::attempt(batch.id, phase, last)))
     }
 
     /// Outcomes of `phase` that came too late, the newest first, at most `limit`.
@@ -253,10 +226,6 @@ fn require<T: serde::de::DeserializeOwned>(tree: &Tree, key: &[u8]) -> Result<T,
 
 fn part_is_missing() -> Error {
     Error::Corrupt("a part of a batch's record is missing".to_owned())
-}
-
-pub(super) fn decode_attempt(value: &[u8]) -> Result<Attempt, Error> {
-    codec::decode::<StoredAttempt>(value)?.into_attempt()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands where map_err wants a function of the error")]

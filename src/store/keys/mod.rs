@@ -8,7 +8,7 @@
 //! | | batch, 0 | what registration fixed |
 //! | | batch, 1 | essays |
 //! | | batch, 2, phase | how the essays came out of the phase |
-//! | | batch, 3, phase, number u32 | an attempt that has ended |
+//! | | batch, 3, phase, number u32 | an attempt that has ended; or eight, of which this is the last |
 //! | | batch, 4, phase, time u64 ms, start of the message's hash | an outcome that came too late |
 //! | `o` | group, sequence u64 | a message that its group has not consumed |
 //! | `k` | group, topic, first half of the hash | idempotency key: when it expires, u64 ms |

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::Error;
+use super::super::codec::Versioned;
 use super::start::StoredStart;
 use super::{corrupt, parse};
 use crate::domain::{
@@ -33,6 +34,21 @@ pub(in crate::store) struct StoredAttempt {
     #[serde(with = "super::start", rename = "started_at")]
     start: StoredStart,
     end: Option<StoredEnd>,
+}
+
+/// Attempts of one phase, by number. What is one attempt reads as a list of one.
+#[derive(Serialize, Deserialize)]
+pub(in crate::store) struct StoredAttempts(pub(in crate::store) Vec<StoredAttempt>);
+
+impl Versioned for StoredAttempts {
+    const VERSION: u8 = 2;
+    type Before = StoredAttempt;
+}
+
+impl From<StoredAttempt> for StoredAttempts {
+    fn from(attempt: StoredAttempt) -> Self {
+        Self(vec![attempt])
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,6 +149,10 @@ impl StoredAttempt {
             start: StoredStart::of(attempt),
             end: attempt.end.as_ref().map(StoredEnd::of),
         }
+    }
+
+    pub(in crate::store) const fn number(&self) -> u32 {
+        self.number
     }
 
     pub(in crate::store) fn into_attempt(self) -> Result<Attempt, Error> {

@@ -24,7 +24,7 @@ use crate::domain::{
     PhaseState, Run, Slot,
 };
 use attempt::{Runs, StoredError, StoredOrigin};
-pub(in crate::store) use attempt::{StoredAttempt, StoredLate};
+pub(in crate::store) use attempt::{StoredAttempt, StoredAttempts, StoredLate};
 pub(in crate::store) use credits::{StoredBalance, StoredCharge};
 pub(in crate::store) use job::{StoredJob, StoredMember};
 pub(in crate::store) use letter::StoredLetter;

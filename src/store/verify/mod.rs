@@ -12,9 +12,10 @@ use super::archive::Archive;
 use super::disk::DirectoryLock;
 use super::keys::Aged;
 use super::layers::Tree;
+use super::ledger::decode_attempts;
 use super::migrate::FORMAT_VERSION;
 use super::open::{self, Opened};
-use super::read::{self, decode_attempt, failed};
+use super::read::{self, failed};
 use super::stored::StoredLate;
 use super::{Error, Options, codec, keys};
 use crate::domain::{Batch, Millis, Phase};
@@ -161,12 +162,12 @@ impl Check<'_> {
             let mut ledger = Vec::new();
             for entry in self.entries(&keys::attempts(id, phase)) {
                 let (key, value) = entry?;
-                self.checked.attempts += 1;
-                let Some(attempt) = self.sound(&shown(&key), decode_attempt(&value)) else { continue };
-                if key != keys::attempt(id, phase, attempt.number) {
+                let Some(mut attempts) = self.sound(&shown(&key), decode_attempts(&value)) else { continue };
+                if attempts.last().is_none_or(|last| key != keys::attempt(id, phase, last.number)) {
                     self.violation(&format!("batch {id}: an attempt at {phase} lies under another number"));
                 }
-                ledger.push(attempt);
+                self.checked.attempts += attempts.len() as u64;
+                ledger.append(&mut attempts);
             }
             for said in batch.ledger_violations(phase, &ledger) {
                 self.violation(&format!("batch {id}: {said}"));

@@ -1,0 +1,80 @@
+//! The promise "every attempt is on record": however many a phase has, and however they lie in the store.
+
+mod harness;
+
+use std::fs;
+use std::path::Path;
+
+use harness::{Client, Server, Setup, database, kept, verify};
+use rephase::app;
+use serde_json::{Value, json};
+
+/// How many attempts the phase of a test has.
+const ATTEMPTS: u32 = 45;
+
+fn attempt_keys(directory: &Path) -> usize {
+    let tree = database(directory).open_tree("rephase").expect("a tree");
+    tree.scan_prefix(b"b").keys().filter(|key| key.as_ref().is_ok_and(|key| key.get(17) == Some(&3))).count()
+}
+
+fn backup(directory: &Path) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut write = |mut line: Vec<u8>| {
+        lines.append(&mut line);
+        true
+    };
+    app::backup(directory, "2026-03-02T08:30:00Z", &mut write).expect("it can be read");
+    lines
+}
+
+async fn numbers(client: &Client, batch: &str, query: &str) -> Vec<Value> {
+    let page = client.get(&format!("/v1/batches/{batch}/phases/spellcheck/attempts?{query}")).await.json();
+    let attempts = page["attempts"].as_array().expect("a list");
+    attempts.iter().map(|attempt| attempt["attempt"].clone()).collect()
+}
+
+/// Every attempt is found, from wherever one looks.
+async fn shows_them_all(client: &Client, batch: &str) {
+    assert_eq!(numbers(client, batch, "limit=200").await, (1..=ATTEMPTS).collect::<Vec<_>>());
+    for from in 1..=ATTEMPTS {
+        let some = numbers(client, batch, &format!("limit=3&from={from}")).await;
+        assert_eq!(some, (from..=ATTEMPTS).take(3).collect::<Vec<_>>(), "from {from}");
+    }
+}
+
+#[tokio::test]
+async fn many_attempts_at_a_phase_are_all_there_and_take_few_keys() {
+    let (first, second) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let server = Server::start(Setup { data: kept(first.path()), ..Setup::default() }).await;
+    let client = &server.client;
+    let batch = client.ready_batch(1).await;
+    client.pipeline(&batch, "spellcheck").await;
+    for number in 1..ATTEMPTS {
+        client.until_settled(&batch).await;
+        let asked = json!({ "phase_name": "spellcheck", "force": true, "retry_reason": format!("reason {number}") });
+        assert_eq!(client.retry(&batch, asked).await.status, 202);
+    }
+    client.until_settled(&batch).await;
+    shows_them_all(client, &batch).await;
+    let status = client.status(&batch).await;
+    server.app.stop().await;
+    verify(first.path());
+    let keys = attempt_keys(first.path());
+    assert!(keys < 20, "{ATTEMPTS} attempts have {keys} keys");
+
+    // What was put together is there after a start, and in a backup it is as if it never had been.
+    let server = Server::start(Setup { data: kept(first.path()), ..Setup::default() }).await;
+    shows_them_all(&server.client, &batch).await;
+    assert_eq!(server.client.status(&batch).await, status);
+    server.app.stop().await;
+    let lines = backup(first.path());
+    let file = second.path().join("backup.jsonl");
+    fs::write(&file, &lines).expect("written");
+    let restored = second.path().join("restored");
+    let checked = app::restore(&restored, &file).expect("it is whole").checked;
+    assert_eq!((checked.attempts, checked.violations), (u64::from(ATTEMPTS), 0));
+    assert!(backup(&restored) == lines, "nothing was lost and nothing was added");
+    let server = Server::start(Setup { data: kept(&restored), ..Setup::default() }).await;
+    shows_them_all(&server.client, &batch).await;
+    server.app.stop().await;
+}
