@@ -10,20 +10,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use harness::{Process, Server, Setup, fill, kept, run, verify};
+use harness::{Process, Server, Setup, backup, fill, kept, run, verify};
 use rephase::app;
 use serde_json::{Value, json};
-
-/// The lines of a backup of a stopped server's store.
-fn backup(directory: &Path) -> Vec<String> {
-    let mut text = Vec::new();
-    let mut write = |mut line: Vec<u8>| {
-        text.append(&mut line);
-        true
-    };
-    app::backup(directory, "2026-03-02T08:30:00Z", &mut write).expect("it can be read");
-    String::from_utf8(text).expect("text").lines().map(str::to_owned).collect()
-}
 
 fn write(file: &Path, lines: &[String]) {
     let mut output = File::create(file).expect("a file");

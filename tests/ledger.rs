@@ -5,7 +5,7 @@ mod harness;
 use std::fs;
 use std::path::Path;
 
-use harness::{Client, Server, Setup, database, kept, verify};
+use harness::{Client, Server, Setup, backup, database, kept, verify};
 use rephase::app;
 use serde_json::{Value, json};
 
@@ -15,16 +15,6 @@ const ATTEMPTS: u32 = 45;
 fn attempt_keys(directory: &Path) -> usize {
     let tree = database(directory).open_tree("rephase").expect("a tree");
     tree.scan_prefix(b"b").keys().filter(|key| key.as_ref().is_ok_and(|key| key.get(17) == Some(&3))).count()
-}
-
-fn backup(directory: &Path) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let mut write = |mut line: Vec<u8>| {
-        lines.append(&mut line);
-        true
-    };
-    app::backup(directory, "2026-03-02T08:30:00Z", &mut write).expect("it can be read");
-    lines
 }
 
 async fn numbers(client: &Client, batch: &str, query: &str) -> Vec<Value> {
@@ -69,11 +59,11 @@ async fn many_attempts_at_a_phase_are_all_there_and_take_few_keys() {
     server.app.stop().await;
     let lines = backup(first.path());
     let file = second.path().join("backup.jsonl");
-    fs::write(&file, &lines).expect("written");
+    fs::write(&file, lines.join("\n") + "\n").expect("written");
     let restored = second.path().join("restored");
     let checked = app::restore(&restored, &file).expect("it is whole").checked;
     assert_eq!((checked.attempts, checked.violations), (u64::from(ATTEMPTS), 0));
-    assert!(backup(&restored) == lines, "nothing was lost and nothing was added");
+    assert_eq!(backup(&restored), lines, "nothing was lost and nothing was added");
     let server = Server::start(Setup { data: kept(&restored), ..Setup::default() }).await;
     shows_them_all(&server.client, &batch).await;
     server.app.stop().await;

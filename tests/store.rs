@@ -198,7 +198,10 @@ fn attempts_that_are_put_together_read_as_before() {
             attempts.expect("readable").iter().map(|attempt| attempt.number).collect()
         };
         assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 0, 200)), (1..=COUNT).collect::<Vec<_>>());
+        // With more behind what is asked for, which must not stand in for what is missing.
         assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 13, 7)), (13..20).collect::<Vec<_>>());
+        assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 5, 60)), (5..65).collect::<Vec<_>>());
+        assert_eq!(numbers(store.newest_attempts(&batch, Phase::Nlp, 90)), (11..=COUNT).rev().collect::<Vec<_>>());
         assert_eq!(numbers(store.newest_attempts(&batch, Phase::Nlp, 200)), (1..=COUNT).rev().collect::<Vec<_>>());
         let mut before = batch.clone();
         before.phases[Phase::Nlp.index()].as_mut().expect("it is there").attempts = 21;
@@ -221,6 +224,37 @@ fn attempts_that_are_put_together_read_as_before() {
     drop(store);
     let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
     assert_eq!(tree.scan_prefix(b"b").count(), 11 + 12, "eleven times eight, and the newest");
+}
+
+#[test]
+fn an_attempt_that_is_damaged_or_missing_stays_apart_and_stops_no_step() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (batches, effects) = history();
+    let id = batches.last().expect("a record").id;
+    let attempt = effects.into_iter().find_map(|effect| match effect {
+        Effect::RecordAttempt { attempt, .. } => Some(attempt),
+        _ => None,
+    });
+    let attempt = attempt.expect("there was one");
+    let mut commit = Commit::new();
+    for number in (1..=24).filter(|number| *number != 11) {
+        commit.record_attempt(id, Phase::Nlp, &Attempt { number, ..Attempt::clone(&attempt) }).expect("encoded");
+    }
+    let store = open(directory.path()).expect("it opens");
+    store.commit_blocking(commit).expect("committed");
+    drop(store);
+    {
+        let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
+        let (third, _) = tree.scan_prefix(b"b").nth(2).expect("it is there").expect("readable");
+        tree.insert(third, b"\x01damaged").expect("written");
+        tree.flush().expect("flushed");
+    }
+    let store = open(directory.path()).expect("it opens");
+    for ended in [16, 24] {
+        let mut commit = Commit::new();
+        store.put_attempts_together(&mut commit, id, Phase::Nlp, ended).expect("it is no obstacle");
+        assert!(commit.is_empty(), "{ended}");
+    }
 }
 
 /// A store whose committer stops before it answers its first commit, until it is told to go on.

@@ -122,7 +122,7 @@ impl PhaseRecord {
     /// How many attempts have ended.
     #[must_use]
     pub fn ended_attempts(&self) -> u32 {
-        self.attempts - u32::from(self.state.open_attempt().is_some())
+        self.attempts.saturating_sub(u32::from(self.state.open_attempt().is_some()))
     }
 
     /// A phase that was just asked for, in a batch of `essays` essays.

@@ -2,7 +2,6 @@
 
 use sha2::{Digest, Sha256};
 
-use super::ledger::apart;
 use super::lines::{BACKUP_VERSION, KINDS, Line, name_of, to_json};
 use super::migrate::FORMAT_VERSION;
 use super::read::failed;
@@ -28,9 +27,7 @@ pub fn backup(snapshot: &Snapshot, created_at: &str, write: &mut dyn FnMut(Vec<u
             let (page, next) = snapshot.page(prefix, after.as_deref())?;
             for (key, value) in page {
                 let (letter, key) = keys::with_its_letter(&key)?;
-                let entries = if letter == b'a' { apart(&key, &value)? } else { vec![(key, value.to_vec())] };
-                for (key, value) in entries {
-                    let value = to_json(letter, &value)?;
+                for (key, value) in to_json(letter, key, &value)? {
                     let kind = name_of(letter)?.to_owned();
                     if !lines.add(&Line::Record { kind, key: hex::encode(key), value })? {
                         return Ok(());

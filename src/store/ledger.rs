@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::read::failed;
+use super::read::{MAX_READINGS, failed};
 use super::stored::{StoredAttempt, StoredAttempts};
 use super::{Commit, Error, Store, codec, keys};
 use crate::domain::{Attempt, Batch, BatchId, Phase, PhaseRecord};
@@ -17,9 +17,6 @@ const TOGETHER: u32 = 8;
 /// How many bytes attempts may have that are put together: pages of such values stay below the size from which the
 /// database would put them into files of their own.
 const MAX_TOGETHER_BYTES: usize = 4_096;
-
-/// How often a ledger is read again in which attempts were put together meanwhile.
-const MAX_READINGS: usize = 8;
 
 /// From which end a ledger is read.
 #[derive(Clone, Copy)]
@@ -60,8 +57,10 @@ impl Store {
         let (mut found, mut bytes, mut together) = (Vec::new(), 0, Vec::new());
         for entry in self.shared.state.range(keys::attempt(batch, phase, before + 1)..=last.clone()) {
             let (key, value) = entry.map_err(failed)?;
+            // One that is damaged is no obstacle to the step.
+            let Ok(attempts) = stored_attempts(&value) else { return Ok(()) };
+            together.extend(attempts);
             bytes += value.len();
-            together.extend(stored_attempts(&value)?);
             found.push(key);
         }
         // What is not all there yet, or too large, stays as it is.
@@ -91,8 +90,7 @@ impl Store {
         self.ledger((batch.id, phase), &(first.max(1)..=last), Order::OldestFirst, limit)
     }
 
-    /// The attempts of these numbers. Some may be put together while this reads, so that others seem to be missing; then
-    /// it reads again.
+    /// The attempts of these numbers.
     fn ledger(
         &self,
         of: (BatchId, Phase),
@@ -100,15 +98,11 @@ impl Store {
         order: Order,
         limit: usize,
     ) -> Result<Vec<Attempt>, Error> {
-        let wanted = numbers.clone().take(limit).count();
-        let mut attempts = Vec::new();
-        for _ in 0..MAX_READINGS {
-            attempts = self.read_ledger(of, numbers, order, limit)?;
-            if attempts.len() == wanted {
-                break;
-            }
-        }
-        Ok(attempts)
+        let expected: Vec<u32> = match order {
+            Order::OldestFirst => numbers.clone().take(limit).collect(),
+            Order::NewestFirst => numbers.clone().rev().take(limit).collect(),
+        };
+        whole(&expected, |attempt: &Attempt| attempt.number, || self.read_ledger(of, numbers, order, limit))
     }
 
     fn read_ledger(
@@ -136,13 +130,7 @@ impl Store {
             if matches!(order, Order::NewestFirst) {
                 some.reverse();
             }
-            // Nor those that are read a second time, because they were put together in between.
-            let is_behind = |number: u32| match (order, read.last()) {
-                (Order::OldestFirst, Some(last)) => number > last.number,
-                (Order::NewestFirst, Some(last)) => number < last.number,
-                (_, None) => true,
-            };
-            some.retain(|attempt| numbers.contains(&attempt.number) && is_behind(attempt.number));
+            some.retain(|attempt| numbers.contains(&attempt.number));
             read.append(&mut some);
         }
         read.truncate(limit);
@@ -150,22 +138,60 @@ impl Store {
     }
 }
 
-fn stored_attempts(value: &[u8]) -> Result<Vec<StoredAttempt>, Error> {
+/// What `read` finds, once that has the numbers expected. Attempts may be put together while it reads: from the newest on
+/// some seem to be missing then, from the oldest on some are there twice. A ledger in which some are missing is shown as
+/// it is.
+fn whole<T>(
+    expected: &[u32],
+    number: impl Fn(&T) -> u32,
+    mut read: impl FnMut() -> Result<Vec<T>, Error>,
+) -> Result<Vec<T>, Error> {
+    let mut found = read()?;
+    for _ in 1..MAX_READINGS {
+        if found.iter().map(&number).eq(expected.iter().copied()) {
+            break;
+        }
+        found = read()?;
+    }
+    Ok(found)
+}
+
+/// The attempts that lie under one key, by number, as they are stored.
+pub(super) fn stored_attempts(value: &[u8]) -> Result<Vec<StoredAttempt>, Error> {
     codec::decode_any::<StoredAttempts>(value).map(|StoredAttempts(attempts)| attempts)
 }
 
-/// The attempts that lie under one key, by number.
+/// The same, decoded.
 pub(super) fn decode_attempts(value: &[u8]) -> Result<Vec<Attempt>, Error> {
     stored_attempts(value)?.into_iter().map(StoredAttempt::into_attempt).collect()
 }
 
-/// A key and its value.
-type Entry = (Vec<u8>, Vec<u8>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The attempts that lie under `key`, each under the key that it had alone.
-pub(super) fn apart(key: &[u8], value: &[u8]) -> Result<Vec<Entry>, Error> {
-    let ledger = &key[..key.len().saturating_sub(size_of::<u32>())];
-    let alone =
-        |attempt: StoredAttempt| Ok(([ledger, &attempt.number().to_be_bytes()].concat(), codec::encode(&attempt)?));
-    stored_attempts(value)?.into_iter().map(alone).collect()
+    /// What is read in the end, where these are read one after the other.
+    fn read(expected: &[u32], readings: &[&[u32]]) -> (Vec<u32>, usize) {
+        let mut count = 0;
+        let found = whole(
+            expected,
+            |number| *number,
+            || {
+                let reading = readings[count.min(readings.len() - 1)];
+                count += 1;
+                Ok(reading.to_vec())
+            },
+        );
+        (found.expect("nothing fails"), count)
+    }
+
+    #[test]
+    fn what_was_put_together_meanwhile_is_read_again() {
+        assert_eq!(read(&[1, 2, 3], &[&[1, 2, 3], &[]]), (vec![1, 2, 3], 1));
+        assert_eq!(read(&[9, 8, 7, 6], &[&[9, 8], &[9, 8, 7, 6]]), (vec![9, 8, 7, 6], 2));
+        // As many as are expected, but others.
+        assert_eq!(read(&[9, 8, 7, 6], &[&[9, 8, 5, 4], &[9, 8, 7, 6]]), (vec![9, 8, 7, 6], 2));
+        assert_eq!(read(&[1, 2, 3, 4], &[&[1, 2, 1, 2], &[1, 2, 3, 4]]), (vec![1, 2, 3, 4], 2));
+        assert_eq!(read(&[1, 2, 3], &[&[1, 3]]), (vec![1, 3], MAX_READINGS), "it is not there");
+    }
 }

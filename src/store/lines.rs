@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::ledger::stored_attempts;
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBalance, StoredBatch, StoredCharge, StoredDetails, StoredEssay, StoredJob,
     StoredLate, StoredLetter, StoredMember, StoredMessage, StoredPlace, StoredResult,
@@ -92,14 +93,25 @@ pub(super) fn name_of(letter: u8) -> Result<&'static str, Error> {
     known.map(|(_, name)| *name).ok_or_else(|| corrupt("a key that a backup does not have"))
 }
 
-/// A stored value as JSON.
-pub(super) fn to_json(prefix: u8, stored: &[u8]) -> Result<Value, Error> {
-    match prefix {
+/// What lies under a key, which is given without its letter, as JSON: what was put together each under its own key.
+pub(super) fn to_json(letter: u8, key: Vec<u8>, stored: &[u8]) -> Result<Vec<(Vec<u8>, Value)>, Error> {
+    if letter != b'a' {
+        return Ok(vec![(key, value_to_json(letter, stored)?)]);
+    }
+    let ledger = &key[..key.len().saturating_sub(size_of::<u32>())];
+    let alone = |attempt: StoredAttempt| {
+        let value = serde_json::to_value(&attempt).map_err(corrupt)?;
+        Ok(([ledger, &attempt.number().to_be_bytes()].concat(), value))
+    };
+    stored_attempts(stored)?.into_iter().map(alone).collect()
+}
+
+fn value_to_json(letter: u8, stored: &[u8]) -> Result<Value, Error> {
+    match letter {
         b'b' => plain::<StoredBatch>(stored),
         b'd' => serde_json::to_value(codec::decode_any::<StoredDetails>(stored)?).map_err(corrupt),
         b'e' => plain::<Vec<StoredEssay>>(stored),
         b'r' => plain::<Vec<StoredResult>>(stored),
-        b'a' => plain::<StoredAttempt>(stored),
         b'l' => plain::<StoredLate>(stored),
         b'o' => plain::<StoredMessage>(stored),
         b'j' => plain::<StoredJob>(stored),
@@ -111,7 +123,7 @@ pub(super) fn to_json(prefix: u8, stored: &[u8]) -> Result<Value, Error> {
         b'k' | b'h' => {
             let (expires, rest) = stored.split_first_chunk().ok_or_else(|| corrupt("a key without its expiry"))?;
             let expires = u64::from_be_bytes(*expires);
-            if prefix == b'k' {
+            if letter == b'k' {
                 return Ok(json!({ "expires": expires }));
             }
             let value: StoredAnswer = codec::decode(rest)?;

@@ -33,8 +33,8 @@ pub struct ExpiredKey {
     pub(super) expires: Millis,
 }
 
-/// How often a record is read again that its owner has changed meanwhile. A step takes longer than a reading.
-const MAX_READINGS: usize = 8;
+/// How often is read again what its owner has changed meanwhile. A step takes longer than a reading.
+pub(super) const MAX_READINGS: usize = 8;
 
 impl Store {
     /// The record of `id`.

@@ -407,6 +407,17 @@ pub fn verify(directory: &Path) {
     assert_eq!(violations(directory), [""; 0]);
 }
 
+/// The lines of a backup of a stopped server's store.
+pub fn backup(directory: &Path) -> Vec<String> {
+    let mut text = Vec::new();
+    let mut write = |mut line: Vec<u8>| {
+        text.append(&mut line);
+        true
+    };
+    app::backup(directory, "2026-03-02T08:30:00Z", &mut write).expect("it can be read");
+    String::from_utf8(text).expect("text").lines().map(str::to_owned).collect()
+}
+
 /// The database below a store that nobody has open.
 pub fn database(directory: &Path) -> sled::Db {
     let path = directory.join("store");
