@@ -9,12 +9,13 @@ mod harness;
 use std::path::Path;
 
 use harness::{Client, Server, Setup, database, kept, start_app, verify};
+use rephase::app::App;
 use rephase::clock::ManualClock;
 use rephase::domain::Millis;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The versions whose stores lie in tests/fixtures/stores.
-const VERSIONS: [&str; 6] = ["v1", "v2", "v3", "v4", "v5", "v6"];
+const VERSIONS: [&str; 7] = ["v1", "v2", "v3", "v4", "v5", "v6", "v7"];
 
 /// The versions whose backups lie in tests/fixtures/backups.
 const BACKUPS: [&str; 1] = ["v1"];
@@ -30,7 +31,7 @@ fn unpack(version: &str, into: &Path) -> Vec<Value> {
         // Those of before there was a journal, or files of events, have none.
         for file in std::fs::read_dir(fixture.join(part)).into_iter().flatten() {
             let file = file.expect("an entry");
-            if file.path().is_file() && file.file_name() != "expected.json" {
+            if file.path().is_file() && file.path().extension().is_none_or(|extension| extension != "json") {
                 std::fs::create_dir_all(into.join(part)).expect("a directory");
                 std::fs::copy(file.path(), into.join(part).join(file.file_name())).expect("copied");
             }
@@ -104,25 +105,58 @@ async fn what_was_brought_up_in_part_is_brought_up_to_its_end() {
     }
 }
 
+/// A server by whose clock an hour and more has passed since the newest of these batches was registered: whatever waits
+/// for its next attempt does so for less.
+async fn an_hour_later(directory: &Path, expected: &[Value]) -> (App, Client) {
+    let newest = expected.last().expect("there are batches");
+    let written: jiff::Timestamp =
+        newest["details"]["registered_at"].as_str().and_then(|time| time.parse().ok()).expect("a time");
+    let later = u64::try_from(written.as_millisecond() + 4_000_000).expect("after 1970");
+    let setup = Setup { data: kept(directory), ..Setup::default() };
+    let app = start_app(setup, ManualClock::new(Millis(later)).clock()).await.expect("it opens");
+    let client = Client::new(&format!("http://{}", app.address())).as_user(OWNER);
+    (app, client)
+}
+
 #[tokio::test]
 async fn what_an_older_version_left_running_is_finished() {
     for version in VERSIONS {
         let directory = tempfile::tempdir().expect("a directory");
         let expected = unpack(version, directory.path());
-        let newest = expected.last().expect("there are batches");
-        let written: jiff::Timestamp =
-            newest["details"]["registered_at"].as_str().and_then(|time| time.parse().ok()).expect("a time");
-        // Whatever waits for its next attempt does so for less than this.
-        let later = u64::try_from(written.as_millisecond() + 4_000_000).expect("after 1970");
-        let clock = ManualClock::new(Millis(later));
-        let setup = Setup { data: kept(directory.path()), ..Setup::default() };
-        let app = start_app(setup, clock.clock()).await.expect("it opens");
-        let client = Client::new(&format!("http://{}", app.address())).as_user(OWNER);
+        let (app, client) = an_hour_later(directory.path(), &expected).await;
         for was in expected.iter().filter(|was| was["status"] == "processing") {
             let status = client.until_settled(was["batch_id"].as_str().expect("an id")).await;
             assert_eq!(status["status"], "completed_successfully", "{version}: {status:#}");
         }
+        app.stop().await;
     }
+}
+
+/// In format 7 the newest attempts lay alone, and older ones eight together.
+#[tokio::test]
+async fn a_ledger_of_before_is_read_and_added_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let batches = unpack("v7", directory.path());
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores/v7/attempts.json");
+    let said = std::fs::read_to_string(fixture).expect("what it said");
+    let said: Value = serde_json::from_str(&said).expect("the attempts of a batch");
+    let (id, mut expected) = (said["batch_id"].as_str().expect("an id"), said["attempts"].as_array().cloned());
+    let expected = expected.as_mut().expect("a list");
+    let (app, client) = an_hour_later(directory.path(), &batches).await;
+    let path = |query: &str| format!("/v1/batches/{id}/phases/spellcheck/attempts?{query}");
+    assert_eq!(client.get(&path("limit=200")).await.json()["attempts"].as_array(), Some(&*expected));
+    for number in expected.len() + 1..=40 {
+        let asked = json!({ "phase_name": "spellcheck", "force": true });
+        let answer = client.retry(id, asked).await;
+        assert_eq!(answer.status, 202, "{number} {}", answer.text);
+        client.until_settled(id).await;
+        let newest = client.get(&path(&format!("from={number}"))).await.json();
+        assert_eq!(newest["attempts"][0]["attempt"], number);
+        expected.extend(newest["attempts"].as_array().cloned().into_iter().flatten());
+        assert_eq!(client.get(&path("limit=200")).await.json()["attempts"].as_array(), Some(&*expected));
+    }
+    app.stop().await;
+    verify(directory.path());
 }
 
 #[test]

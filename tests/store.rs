@@ -2,6 +2,7 @@
 
 use std::future::Future as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context as TaskContext, Waker};
 
@@ -170,91 +171,145 @@ fn everything_of_a_commit_is_there_after_a_restart() {
     assert_eq!((counts.first(), counts.last()), (Some(&vec![]), Some(&vec![1, 2])));
 }
 
-/// Whoever reads a ledger meanwhile notices nothing, from whichever end it does.
-#[test]
-fn attempts_that_are_put_together_read_as_before() {
-    const COUNT: u32 = 100;
-    let directory = tempfile::tempdir().expect("a directory");
-    let store = open(directory.path()).expect("it opens");
+/// A record whose nlp has had so many attempts, none of them open, and such an attempt.
+fn with_attempts(count: u32) -> (Batch, Attempt) {
     let (mut batches, effects) = history();
     let mut batch = batches.pop().expect("a record");
     let nlp = batch.phases[Phase::Nlp.index()].as_mut().expect("it was asked for");
     assert_eq!(nlp.attempts, nlp.ended_attempts(), "none is open");
-    nlp.attempts = COUNT;
-    let template = effects.into_iter().find_map(|effect| match effect {
+    nlp.attempts = count;
+    let attempt = effects.into_iter().find_map(|effect| match effect {
         Effect::RecordAttempt { phase: Phase::Nlp, attempt } => Some(attempt),
         _ => None,
     });
-    let template = template.expect("it had attempts");
-    let mut commit = Commit::new();
-    for number in 1..=COUNT {
-        let attempt = Attempt { number, ..Attempt::clone(&template) };
-        commit.record_attempt(batch.id, Phase::Nlp, &attempt).expect("encoded");
-    }
-    store.commit_blocking(commit).expect("committed");
+    (batch, Attempt::clone(&attempt.expect("it had attempts")))
+}
 
-    let read = || {
-        let numbers = |attempts: Result<Vec<Attempt>, store::Error>| -> Vec<u32> {
-            attempts.expect("readable").iter().map(|attempt| attempt.number).collect()
-        };
-        assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 0, 200)), (1..=COUNT).collect::<Vec<_>>());
-        // With more behind what is asked for, which must not stand in for what is missing.
-        assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 13, 7)), (13..20).collect::<Vec<_>>());
-        assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 5, 60)), (5..65).collect::<Vec<_>>());
-        assert_eq!(numbers(store.newest_attempts(&batch, Phase::Nlp, 90)), (11..=COUNT).rev().collect::<Vec<_>>());
-        assert_eq!(numbers(store.newest_attempts(&batch, Phase::Nlp, 200)), (1..=COUNT).rev().collect::<Vec<_>>());
+fn record(commit: &mut Commit, batch: &Batch, attempt: &Attempt) {
+    commit.record_attempt(batch.id, Phase::Nlp, attempt).expect("encoded");
+}
+
+fn numbers(attempts: Result<Vec<Attempt>, store::Error>) -> Vec<u32> {
+    attempts.expect("readable").iter().map(|attempt| attempt.number).collect()
+}
+
+/// All that is asked for, from whichever end.
+fn reads_whole(store: &Store, batch: &Batch, count: u32) {
+    let nlp = Phase::Nlp;
+    assert_eq!(numbers(store.attempts_from(batch, nlp, 0, 200)), (1..=count).collect::<Vec<_>>());
+    assert_eq!(numbers(store.newest_attempts(batch, nlp, 200)), (1..=count).rev().collect::<Vec<_>>());
+    for first in 1..=count {
+        let some: Vec<_> = (first..=count).take(9).collect();
+        assert_eq!(numbers(store.attempts_from(batch, nlp, first, 9)), some);
         let mut before = batch.clone();
-        before.phases[Phase::Nlp.index()].as_mut().expect("it is there").attempts = 21;
-        assert_eq!(numbers(store.newest_attempts(&before, Phase::Nlp, 4)), [21, 20, 19, 18]);
-        assert_eq!(numbers(store.attempts_from(&before, Phase::Nlp, 22, 4)), [0; 0]);
-    };
+        before.phases[nlp.index()].as_mut().expect("it is there").attempts = first;
+        let some: Vec<_> = (1..=first).rev().take(9).collect();
+        assert_eq!(numbers(store.newest_attempts(&before, nlp, 9)), some);
+        assert_eq!(numbers(store.attempts_from(&before, nlp, first + 1, 9)), [0; 0], "they had not ended by then");
+    }
+}
+
+/// How many keys the attempts of a store have that nobody has open.
+fn attempt_keys(directory: &Path) -> usize {
+    let tree = sled::open(directory.join("store")).expect("it opens").open_tree("rephase").expect("a tree");
+    tree.scan_prefix(b"b").count()
+}
+
+/// Whoever reads a ledger while it grows finds all that had ended by the time of the record that it has.
+#[test]
+fn a_ledger_that_grows_reads_whole() {
+    const COUNT: u32 = 100;
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let (batch, attempt) = with_attempts(COUNT);
+    let by = AtomicU32::new(0);
     std::thread::scope(|scope| {
-        let putting = scope.spawn(|| {
-            for ended in 1..=COUNT {
+        let growing = scope.spawn(|| {
+            // One or some at once, over the bounds of what shares a value.
+            let mut next = 1;
+            for some in [1, 2, 7, 1, 5].into_iter().cycle().take_while(|_| by.load(Ordering::Acquire) < COUNT) {
                 let mut commit = Commit::new();
-                store.put_attempts_together(&mut commit, batch.id, Phase::Nlp, ended).expect("readable");
+                let end = (next + some).min(COUNT + 1);
+                (next..end).for_each(|number| record(&mut commit, &batch, &Attempt { number, ..attempt.clone() }));
                 store.commit_blocking(commit).expect("committed");
+                next = end;
+                by.store(end - 1, Ordering::Release);
             }
         });
-        while !putting.is_finished() {
-            read();
+        while !growing.is_finished() {
+            let count = by.load(Ordering::Acquire);
+            let mut batch = batch.clone();
+            batch.phases[Phase::Nlp.index()].as_mut().expect("it is there").attempts = count;
+            reads_whole(&store, &batch, count);
         }
     });
-    read();
     drop(store);
-    let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
-    assert_eq!(tree.scan_prefix(b"b").count(), 11 + 12, "eleven times eight, and the newest");
+    reads_whole(&open(directory.path()).expect("it opens again"), &batch, COUNT);
+    assert_eq!(attempt_keys(directory.path()), 13, "twelve times eight, and four");
 }
 
 #[test]
-fn an_attempt_that_is_damaged_or_missing_stays_apart_and_stops_no_step() {
+fn an_attempt_that_does_not_fit_has_a_key_of_its_own_and_those_behind_it_up_to_the_next_eight() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (batches, effects) = history();
-    let id = batches.last().expect("a record").id;
-    let attempt = effects.into_iter().find_map(|effect| match effect {
-        Effect::RecordAttempt { attempt, .. } => Some(attempt),
-        _ => None,
-    });
-    let attempt = attempt.expect("there was one");
-    let mut commit = Commit::new();
-    for number in (1..=24).filter(|number| *number != 11) {
-        commit.record_attempt(id, Phase::Nlp, &Attempt { number, ..Attempt::clone(&attempt) }).expect("encoded");
-    }
     let store = open(directory.path()).expect("it opens");
-    store.commit_blocking(commit).expect("committed");
+    let (batch, attempt) = with_attempts(40);
+    for number in 1..=40 {
+        let mut commit = Commit::new();
+        // The first of eight, one in the middle, and two that fit alone but not together.
+        let length = match number {
+            1 | 13 => 10_000,
+            20 | 21 => 2_500,
+            _ => 1,
+        };
+        let reason = Some("r".repeat(length));
+        record(&mut commit, &batch, &Attempt { number, reason: reason.clone(), ..attempt.clone() });
+        store.commit_blocking(commit).expect("committed");
+        let read = store.attempts_from(&batch, Phase::Nlp, number, 1).expect("readable").pop().expect("it is there");
+        assert_eq!((read.number, read.reason), (number, reason));
+    }
+    reads_whole(&store, &batch, 40);
     drop(store);
-    {
+    assert_eq!(attempt_keys(directory.path()), 8 + (1 + 4) + (1 + 4) + 1 + 1);
+}
+
+#[test]
+fn an_attempt_that_is_missing_is_not_made_up_for_and_stops_no_step() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let (batch, attempt) = with_attempts(24);
+    let mut commit = Commit::new();
+    for number in (1..=24).filter(|number| ![3, 9].contains(number)) {
+        record(&mut commit, &batch, &Attempt { number, ..attempt.clone() });
+    }
+    store.commit_blocking(commit).expect("committed");
+    let there: Vec<_> = (1..=24).filter(|number| ![3, 9].contains(number)).collect();
+    assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 1, 30)), there);
+    assert_eq!(numbers(store.newest_attempts(&batch, Phase::Nlp, 4)), [24, 23, 22, 21]);
+}
+
+#[test]
+fn what_is_damaged_stops_no_step() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (batch, attempt) = with_attempts(17);
+    for (number, damage) in [(1, &b"\x01damaged"[..]), (2, b"\x02"), (3, b""), (4, b"\x09\x03future")] {
+        let store = open(directory.path()).expect("it opens");
+        let mut commit = Commit::new();
+        record(&mut commit, &batch, &Attempt { number, ..attempt.clone() });
+        store.commit_blocking(commit).expect("committed");
+        drop(store);
         let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
-        let (third, _) = tree.scan_prefix(b"b").nth(2).expect("it is there").expect("readable");
-        tree.insert(third, b"\x01damaged").expect("written");
+        let (key, _) = tree.scan_prefix(b"b").next().expect("it is there").expect("readable");
+        tree.insert(key, damage).expect("written");
         tree.flush().expect("flushed");
     }
     let store = open(directory.path()).expect("it opens");
-    for ended in [16, 24] {
+    for number in 5..=17 {
         let mut commit = Commit::new();
-        store.put_attempts_together(&mut commit, id, Phase::Nlp, ended).expect("it is no obstacle");
-        assert!(commit.is_empty(), "{ended}");
+        record(&mut commit, &batch, &Attempt { number, ..attempt.clone() });
+        store.commit_blocking(commit).expect("committed");
     }
+    assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 9, 30)), (9..=17).collect::<Vec<_>>());
+    assert!(matches!(store.attempts_from(&batch, Phase::Nlp, 1, 30), Err(store::Error::Corrupt(_))));
 }
 
 /// A store whose committer stops before it answers its first commit, until it is told to go on.

@@ -28,6 +28,22 @@ pub(super) fn decode_any<T: Versioned>(bytes: &[u8]) -> Result<T, Error> {
     if bytes.first() == Some(&VERSION) { decode::<T::Before>(bytes).map(T::from) } else { decode_as(T::VERSION, bytes) }
 }
 
+/// A list with one element more behind the `count` that it has; none where it has not so many. A value of version 1 is
+/// one element, and a list in the newest. Neither is decoded.
+pub(super) fn append<T: Versioned>(list: &[u8], count: u8, element: &[u8]) -> Option<Vec<u8>> {
+    let elements = match list.split_first()? {
+        (&VERSION, one) if count == 1 => one,
+        (version, list) if *version == T::VERSION => list.strip_prefix(&[count])?,
+        _ => return None,
+    };
+    let element = element.strip_prefix(&[VERSION])?;
+    let longer = count.checked_add(1).filter(|count| *count <= MAX_COUNT)?;
+    Some([&[T::VERSION, longer], elements, element].concat())
+}
+
+/// The greatest count of elements that is written in one byte.
+const MAX_COUNT: u8 = 250;
+
 const LAYOUT: bincode::config::Configuration = bincode::config::standard();
 
 /// How many bytes one encoded byte may at most claim: an integer of eight bytes is written in one where it is small.
@@ -109,6 +125,39 @@ mod tests {
             assert!(matches!(decode::<Vec<String>>(&bytes), Err(Error::Corrupt(_))), "{length}");
             assert!(matches!(decode::<Vec<u8>>(&bytes), Err(Error::Corrupt(_))), "{length}");
         }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Names(Vec<String>);
+
+    impl Versioned for Names {
+        const VERSION: u8 = 2;
+        type Before = String;
+    }
+
+    impl From<String> for Names {
+        fn from(name: String) -> Self {
+            Self(vec![name])
+        }
+    }
+
+    #[test]
+    fn what_is_appended_to_is_what_is_encoded_as_a_whole() {
+        let names: Vec<_> = (0..300).map(|number| format!("name {number}")).collect();
+        let mut list = encode(&names[0]).expect("encoded");
+        for (count, name) in (1..250).zip(&names[1..]) {
+            let name = encode(name).expect("encoded");
+            assert_eq!(append::<Names>(&list, count + 1, &name), None, "it has not so many");
+            assert_eq!(append::<Names>(&list, count - 1, &name), None, "it has more");
+            list = append::<Names>(&list, count, &name).expect("appended");
+            let whole = Names(names[..=usize::from(count)].to_vec());
+            assert_eq!(list, encode_newest(&whole).expect("encoded"));
+            assert_eq!(decode_any::<Names>(&list).expect("decoded"), whole);
+        }
+        let one = encode(&names[0]).expect("encoded");
+        assert_eq!(append::<Names>(&list, 250, &one), None, "the count of the next has more bytes");
+        assert_eq!(append::<Names>(&one, 1, b"\x02not one element"), None);
+        assert_eq!(append::<Names>(b"", 0, &one), None);
     }
 
     #[test]

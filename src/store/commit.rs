@@ -9,6 +9,7 @@ use sled::IVec;
 
 use super::credits::Difference;
 use super::keys::Aged;
+use super::ledger::Ended;
 use super::stored::{StoredAnswer, StoredBatch, StoredDetails, StoredEssay, StoredLate, StoredMessage, StoredResult};
 use super::{Error, Sequence, codec, keys};
 use crate::contract::idempotency::Key;
@@ -37,6 +38,8 @@ pub struct Commit {
     pub(super) aged: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
     /// Texts that go where nobody refers to them any more.
     pub(super) forgotten: Vec<[u8; 32]>,
+    /// Attempts that are added to ledgers.
+    pub(super) attempts: Vec<Ended>,
     /// By how much balances change, by their keys.
     pub(super) credits: Vec<(Vec<u8>, Difference)>,
 }
@@ -51,9 +54,10 @@ impl Commit {
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { writes, contents, messages, expired, aged, forgotten, credits } = self;
+        let Self { writes, contents, messages, expired, aged, forgotten, attempts, credits } = self;
         let has_writes = !writes.is_empty() || !contents.is_empty() || !messages.is_empty();
-        !has_writes && expired.is_empty() && aged.is_empty() && forgotten.is_empty() && credits.is_empty()
+        let has_changes = !attempts.is_empty() || !credits.is_empty();
+        !has_writes && !has_changes && expired.is_empty() && aged.is_empty() && forgotten.is_empty()
     }
 
     pub(super) fn into_writes(self) -> Vec<(IVec, Option<IVec>)> {
@@ -76,6 +80,7 @@ impl Commit {
         self.expired.append(&mut other.expired);
         self.aged.append(&mut other.aged);
         self.forgotten.append(&mut other.forgotten);
+        self.attempts.append(&mut other.attempts);
         self.credits.append(&mut other.credits);
     }
 

@@ -20,7 +20,7 @@ use super::journal::{self, Journal, Which, Write};
 use super::layers::Tree;
 use super::settle::Settlement;
 use super::snapshot::Overwritten;
-use super::{Error, Feed, Numbers, Sequence, credits, keys};
+use super::{Error, Feed, Numbers, Sequence, credits, keys, ledger};
 use crate::contract::{Group, Message};
 use crate::crash::{self, Point};
 
@@ -147,6 +147,7 @@ impl Committer {
         let mut writes = Vec::new();
         self.remove_expired(&commits, &mut writes)?;
         self.remove_aged(&commits, &mut writes)?;
+        self.add_attempts(&commits, &mut writes)?;
         self.add_up_credits(&commits, &mut writes)?;
         let (mut texts, mut forgotten, mut published) = (HashMap::new(), Vec::new(), Vec::new());
         for commit in commits {
@@ -195,6 +196,15 @@ impl Committer {
                 writes.push(removal(Which::State, &age[..]));
                 writes.extend(keys.iter().map(|key| removal(Which::State, &key[..])));
             }
+        }
+        Ok(())
+    }
+
+    /// Writes the ledgers to which these commits add.
+    fn add_attempts(&self, commits: &[Commit], writes: &mut Vec<Write>) -> Result<(), String> {
+        let attempts = commits.iter().flat_map(|commit| &commit.attempts);
+        for (key, value) in ledger::added(&self.state, attempts).map_err(text)? {
+            writes.push(Write { which: Which::State, key: key.into(), value: Some(value.into()) });
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //! | 5 | settled events in files of their own; those in the database are read there until they are too old |
 //! | 6 | what lies under a batch has neighbouring keys |
 //! | 7 | older attempts of a phase are put together in one value |
+//! | 8 | eight attempts of a phase share a value from the first on |
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use super::read::{self, failed};
 use super::{Error, keys};
 
 /// The format of a store made by this version.
-pub(super) const FORMAT_VERSION: u32 = 7;
+pub(super) const FORMAT_VERSION: u32 = 8;
 
 /// How many keys, or batches, are migrated in one write.
 const BITE: usize = 256;

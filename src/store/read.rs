@@ -34,7 +34,7 @@ pub struct ExpiredKey {
 }
 
 /// How often is read again what its owner has changed meanwhile. A step takes longer than a reading.
-pub(super) const MAX_READINGS: usize = 8;
+const MAX_READINGS: usize = 8;
 
 impl Store {
     /// The record of `id`.

@@ -151,7 +151,6 @@ impl Partition {
                 }
                 Effect::RecordAttempt { phase, attempt } => {
                     commit.record_attempt(id, phase, &attempt)?;
-                    self.store.put_attempts_together(&mut commit, id, phase, attempt.number)?;
                     self.counters.attempts.add(phase, &attempt);
                     attempts.push((id, phase, attempt));
                 }

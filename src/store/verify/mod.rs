@@ -18,7 +18,7 @@ use super::open::{self, Opened};
 use super::read::{self, failed};
 use super::stored::StoredLate;
 use super::{Error, Options, codec, keys};
-use crate::domain::{Batch, Millis, Phase};
+use crate::domain::{Attempt, Batch, Millis, Phase};
 
 /// What was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -163,7 +163,11 @@ impl Check<'_> {
             for entry in self.entries(&keys::attempts(id, phase)) {
                 let (key, value) = entry?;
                 let Some(mut attempts) = self.sound(&shown(&key), decode_attempts(&value)) else { continue };
-                if attempts.last().is_none_or(|last| key != keys::attempt(id, phase, last.number)) {
+                // The first of those that share a key, or in stores of before the last.
+                let is_under = |attempt: Option<&Attempt>| {
+                    attempt.is_some_and(|attempt| key == keys::attempt(id, phase, attempt.number))
+                };
+                if !is_under(attempts.first()) && !is_under(attempts.last()) {
                     self.violation(&format!("batch {id}: an attempt at {phase} lies under another number"));
                 }
                 self.checked.attempts += attempts.len() as u64;
