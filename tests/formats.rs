@@ -68,6 +68,7 @@ async fn opens_and_says_the_same(version: &str, directory: &Path, expected: &[Va
         let in_part = client.get("/v1/batches?phase_status=completed_with_partial_success").await.json();
         assert_eq!(in_part["batches"].as_array().map(Vec::len), Some(1), "{version}");
         server.app.stop().await;
+        verify(directory);
     }
 }
 
@@ -101,7 +102,6 @@ async fn what_was_brought_up_in_part_is_brought_up_to_its_end() {
             tree.flush().expect("flushed");
         }
         opens_and_says_the_same(version, directory.path(), &expected).await;
-        verify(directory.path());
     }
 }
 

@@ -56,7 +56,7 @@ fn rename(tree: &sled::Tree, prefix: &[u8], change: fn(&mut Vec<u8>)) {
     move_key(tree, first(tree, prefix, |_| true), change);
 }
 
-const DAMAGES: [(&str, &str, Damage); 31] = [
+const DAMAGES: [(&str, &str, Damage); 32] = [
     ("a record that does not decode", "a stored value cannot be read", |tree| {
         tree.insert(first(tree, b"b", |_| true).0, b"\x01damaged").expect("inserted");
     }),
@@ -93,6 +93,7 @@ const DAMAGES: [(&str, &str, Damage); 31] = [
         key[30] ^= 1;
         tree.insert(key, value).expect("inserted");
     }),
+    ("counts that are gone", "are said to stand where", |tree| remove(tree, b"C")),
     ("an expiry that is gone", "it would never expire", |tree| remove(tree, b"x")),
     ("a key that is gone", "it says when something expires that is not there", |tree| remove(tree, b"k")),
     ("a kept answer that is gone", "it says when something expires that is not there", |tree| remove(tree, b"h")),

@@ -14,7 +14,7 @@ use super::once::InFlight;
 use super::partition::Partition;
 use super::request::Request;
 use super::round::Listeners;
-use super::survey::{self, Surveys};
+use super::survey::Surveys;
 use super::tail::Tail;
 use super::{Counters, Engine, Shared, blocking, events, orchestrator, relay, sweep, timers};
 use crate::bus::{self, Bus};
@@ -156,7 +156,6 @@ impl Engine {
         job_runner::start(&engine).await?;
         timers::start(&engine, timer_service);
         sweep::start(&engine, options.sweep_interval_ms);
-        survey::start_census(&engine);
         Ok(engine)
     }
 

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::sweep::breathe;
-use super::{Engine, Error, blocking};
+use super::{Engine, Error};
 use crate::contract::{Group, Message};
 use crate::domain::{Batch, Millis, TimerKind};
 use crate::store::{self, Standings, Store};
@@ -37,8 +36,8 @@ pub struct Survey {
     /// Whether there were more attempts in flight than are looked at; the two before are about those whose deadlines
     /// come first then.
     pub is_cut_short: bool,
-    /// How many stand where; none as long as that is being counted after the start.
-    pub standings: Option<Standings>,
+    /// How many stand where.
+    pub standings: Standings,
     /// How many bytes the database takes.
     pub store_bytes: u64,
     /// How many bytes the journal takes.
@@ -130,7 +129,7 @@ impl Engine {
 
 fn look(store: &Store, next_event: u64, now: Millis) -> Result<Survey, store::Error> {
     let mut survey = Survey {
-        standings: store.standings(),
+        standings: store.standings()?,
         store_bytes: store.size_on_disk(),
         journal_bytes: store.journal_size_on_disk(),
         ..Survey::default()
@@ -178,25 +177,4 @@ fn sent_at(message: &Message) -> Option<Millis> {
     }
     let Envelope { event_timestamp } = serde_json::from_slice(&message.body).ok()?;
     u64::try_from(event_timestamp.as_millisecond()).ok().map(Millis)
-}
-
-/// Counts what the store has, beside everything else, until that is known.
-pub(super) fn start_census(engine: &Engine) {
-    let (store, stop) = (engine.shared.store.clone(), engine.stopping().clone());
-    let count = async move {
-        loop {
-            let (began, store) = (Instant::now(), store.clone());
-            match blocking(move || store.count_on()).await {
-                Ok(true) => break,
-                Ok(false) => breathe(began).await,
-                Err(error) => {
-                    tracing::warn!(%error, "how many batches stand where is not known");
-                    break;
-                }
-            }
-        }
-    };
-    engine.spawn(async move {
-        stop.run_until_cancelled(count).await;
-    });
 }

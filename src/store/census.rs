@@ -1,38 +1,18 @@
 //! How many batches, phases and dead letters stand where.
 //!
-//! Nothing on disk says so. After the start somebody counts what there is, a page at a time, in the order of the keys;
-//! what is written meanwhile to keys that were counted already is added or taken away by the committer, and so is
-//! everything from then on. Both hold one lock until everything was counted; after that nobody does.
+//! It lies in the store under one key, written with whatever changes it: the [committer](super::committer), the only
+//! writer, sees under what a batch is listed from now on and under what no longer, and adds that up. So it is known as
+//! soon as a store is open, however large that is.
 
 use std::collections::HashMap;
-use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use super::journal::Write;
+use super::journal::{Which, Write};
 use super::layers::Tree;
-use super::stored::StoredLetter;
-use super::{Error, Store, codec, keys, read};
+use super::read::failed;
+use super::stored::{StoredCounts, StoredLetter};
+use super::{Error, Store, codec, keys};
 use crate::contract::{BatchClientStatus, PipelineExecutionStatus};
 use crate::domain::{Facet, LetterState, Phase};
-
-/// How many keys are counted at once: few enough that no commit waits for long.
-const PAGE: usize = 256;
-
-/// The counts. Their clones share them.
-#[derive(Clone, Default)]
-pub(super) struct Census(Arc<Counts>);
-
-#[derive(Default)]
-struct Counts {
-    /// Everything was counted.
-    is_whole: AtomicBool,
-    /// The last key that was counted.
-    place: Mutex<Vec<u8>>,
-    batches: [AtomicI64; BatchClientStatus::ALL.len()],
-    phases: [[AtomicI64; PipelineExecutionStatus::ALL.len()]; Phase::ALL.len()],
-    letters: [AtomicI64; LetterState::ALL.len()],
-}
 
 /// How many stand where.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,22 +25,20 @@ pub struct Standings {
     pub letters: Vec<(LetterState, u64)>,
 }
 
+/// The counts, by the places of what they count in the lists of all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) batches: [u64; BatchClientStatus::ALL.len()],
+    pub(super) phases: [[u64; PipelineExecutionStatus::ALL.len()]; Phase::ALL.len()],
+    pub(super) letters: [u64; LetterState::ALL.len()],
+}
+
 /// What one key counts for.
+#[derive(Clone, Copy)]
 enum Counted {
     Batch(BatchClientStatus),
     Phase(Phase, PipelineExecutionStatus),
     Letter(LetterState),
-}
-
-impl Counts {
-    fn add(&self, counted: &Counted, change: i64) {
-        let count = match counted {
-            Counted::Batch(status) => &self.batches[*status as usize],
-            Counted::Phase(phase, status) => &self.phases[phase.index()][*status as usize],
-            Counted::Letter(state) => &self.letters[*state as usize],
-        };
-        count.fetch_add(change, Ordering::Relaxed);
-    }
 }
 
 fn counted(key: &[u8], value: &[u8]) -> Option<Counted> {
@@ -76,112 +54,83 @@ fn counted(key: &[u8], value: &[u8]) -> Option<Counted> {
     }
 }
 
-impl Census {
-    /// Lets readers see a group by `apply`, and counts what that changes. Keys of listings never change their value, and
-    /// are only written where they are new and removed where they are there.
-    pub(super) fn apply<E>(
-        &self,
-        tree: &Tree,
-        writes: Vec<Write>,
-        apply: impl FnOnce(Vec<Write>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let Self(counts) = self;
-        let place = if counts.is_whole.load(Ordering::Acquire) {
-            None
-        } else {
-            let place = counts.place.lock().unwrap_or_else(PoisonError::into_inner);
-            // It may have become whole while this waited.
-            Some(place).filter(|_| !counts.is_whole.load(Ordering::Acquire))
-        };
-        let is_counted = |key: &[u8]| place.as_ref().is_none_or(|place| key <= place.as_slice());
+impl Counts {
+    /// What the store says; nothing where it says nothing.
+    pub(super) fn read(tree: &Tree) -> Result<Self, Error> {
+        let value = tree.get(keys::COUNTS).map_err(failed)?;
+        value.map_or_else(|| Ok(Self::default()), |value| codec::decode::<StoredCounts<String>>(&value)?.into_counts())
+    }
+
+    /// Counts all that there is.
+    pub(super) fn of_all(tree: &Tree) -> Result<Self, Error> {
+        let mut counts = Self::default();
+        for entry in tree.scan_prefix([keys::LISTING]).chain(tree.scan_prefix([keys::LETTER])) {
+            let (key, value) = entry.map_err(failed)?;
+            counts.change(counted(&key, &value), 1);
+        }
+        Ok(counts)
+    }
+
+    pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
+        codec::encode(&StoredCounts::of(self))
+    }
+
+    /// Counts what these writes change, before anybody sees them, and gives the write that says so; none where they
+    /// change nothing. A listing's key never changes its value, and is only written where it is new and removed where it
+    /// is there.
+    pub(super) fn follow(&mut self, tree: &Tree, writes: &[Write]) -> Result<Option<Write>, Error> {
+        let before = self.clone();
         let mut letters = HashMap::new();
-        for Write { key, value, .. } in writes.iter().filter(|write| is_counted(&write.key)) {
+        for Write { key, value, .. } in writes.iter().filter(|write| write.which == Which::State) {
             match key.first() {
-                Some(&keys::LISTING) => {
-                    if let Some(counted) = counted(key, &[]) {
-                        counts.add(&counted, if value.is_some() { 1 } else { -1 });
-                    }
-                }
+                Some(&keys::LISTING) => self.change(counted(key, &[]), if value.is_some() { 1 } else { -1 }),
                 Some(&keys::LETTER) => {
                     // The last of a group counts.
-                    letters.insert(key.clone(), value.clone());
+                    letters.insert(key, value);
                 }
                 _ => {}
             }
         }
         for (key, value) in letters {
-            let before = tree.get(&key).ok().flatten();
-            let before = before.and_then(|before| counted(&key, &before));
-            let after = value.and_then(|value| counted(&key, &value));
-            for (counted, change) in
-                before.iter().map(|before| (before, -1)).chain(after.iter().map(|after| (after, 1)))
-            {
-                counts.add(counted, change);
-            }
+            let old = tree.get(key).map_err(failed)?;
+            self.change(old.and_then(|old| counted(key, &old)), -1);
+            self.change(value.as_ref().and_then(|new| counted(key, new)), 1);
         }
-        apply(writes)
+        if *self == before {
+            return Ok(None);
+        }
+        let value = Some(self.encode()?.into());
+        Ok(Some(Write { which: Which::State, key: keys::COUNTS.into(), value }))
     }
 
-    /// Counts the next page, and says whether everything was counted.
-    fn count_page(&self, tree: &Tree) -> Result<bool, Error> {
-        let Self(counts) = self;
-        if counts.is_whole.load(Ordering::Acquire) {
-            return Ok(true);
-        }
-        let mut place = counts.place.lock().unwrap_or_else(PoisonError::into_inner);
-        let prefix = if place.first() == Some(&keys::LETTER) { keys::LETTER } else { keys::LISTING };
-        let start =
-            if place.first() == Some(&prefix) { Bound::Excluded(place.clone()) } else { Bound::Included(vec![prefix]) };
-        let (mut found, mut last) = (0, None);
-        for entry in tree.range::<Vec<u8>>((start, Bound::Excluded(vec![prefix + 1]))).take(PAGE) {
-            let (key, value) = entry.map_err(read::failed)?;
-            if let Some(counted) = counted(&key, &value) {
-                counts.add(&counted, 1);
-            }
-            (found, last) = (found + 1, Some(key.to_vec()));
-        }
-        if found == PAGE {
-            *place = last.unwrap_or_default();
-        } else if prefix == keys::LISTING {
-            // Everything below the letters was counted, or is none of these.
-            *place = vec![keys::LETTER];
-        } else {
-            counts.is_whole.store(true, Ordering::Release);
-            return Ok(true);
-        }
-        Ok(false)
+    fn change(&mut self, counted: Option<Counted>, by: i64) {
+        let count = match counted {
+            None => return,
+            Some(Counted::Batch(status)) => &mut self.batches[status as usize],
+            Some(Counted::Phase(phase, status)) => &mut self.phases[phase.index()][status as usize],
+            Some(Counted::Letter(state)) => &mut self.letters[state as usize],
+        };
+        *count = count.saturating_add_signed(by);
     }
 
-    fn standings(&self) -> Option<Standings> {
-        let Self(counts) = self;
-        if !counts.is_whole.load(Ordering::Acquire) {
-            return None;
-        }
-        let read = |count: &AtomicI64| u64::try_from(count.load(Ordering::Relaxed)).unwrap_or(0);
-        let batches = BatchClientStatus::ALL.iter().map(|status| (*status, read(&counts.batches[*status as usize])));
+    fn standings(&self) -> Standings {
+        let batches = BatchClientStatus::ALL.iter().map(|status| (*status, self.batches[*status as usize]));
         let phases = Phase::ALL.into_iter().flat_map(|phase| {
-            let of_phase = &counts.phases[phase.index()];
-            PipelineExecutionStatus::ALL.iter().map(move |status| (phase, *status, read(&of_phase[*status as usize])))
+            let of_phase = &self.phases[phase.index()];
+            PipelineExecutionStatus::ALL.iter().map(move |status| (phase, *status, of_phase[*status as usize]))
         });
-        let letters = LetterState::ALL.into_iter().map(|state| (state, read(&counts.letters[state as usize])));
-        Some(Standings { batches: batches.collect(), phases: phases.collect(), letters: letters.collect() })
+        let letters = LetterState::ALL.into_iter().map(|state| (state, self.letters[state as usize]));
+        Standings { batches: batches.collect(), phases: phases.collect(), letters: letters.collect() }
     }
 }
 
 impl Store {
-    /// Counts a little more of what the store has, and says whether everything was counted. Blocks, and commits wait for
-    /// it, for some hundred microseconds.
+    /// How many stand where, by what is durable.
     ///
     /// # Errors
     /// As [`Store::batch`].
-    pub fn count_on(&self) -> Result<bool, Error> {
-        self.shared.census.count_page(&self.shared.state)
-    }
-
-    /// How many stand where, by what is durable; none before everything was counted.
-    #[must_use]
-    pub fn standings(&self) -> Option<Standings> {
-        self.shared.census.standings()
+    pub fn standings(&self) -> Result<Standings, Error> {
+        Counts::read(&self.shared.state).map(|counts| counts.standings())
     }
 }
 
@@ -192,39 +141,22 @@ mod tests {
     use super::*;
     use crate::contract::{Group, Message, Topic};
     use crate::domain::{BatchId, DeadLetter, LetterId, Millis};
-    use crate::store::journal::Which;
 
     fn tree() -> Tree {
         let database = sled::Config::new().temporary(true).open().expect("a database");
         Tree::new(database.open_tree("state").expect("a tree"))
     }
 
-    /// What there is, counted at once.
-    fn plain(tree: &Tree) -> Standings {
-        let census = Census::default();
-        for entry in tree.iter() {
-            let (key, value) = entry.expect("it can be read");
-            if let Some(counted) = counted(&key, &value) {
-                census.0.add(&counted, 1);
-            }
-        }
-        census.0.is_whole.store(true, Ordering::Release);
-        census.standings().expect("it is whole")
-    }
-
     struct Writer {
         tree: Tree,
-        census: Census,
+        counts: Counts,
         random: fastrand::Rng,
     }
 
     impl Writer {
-        fn write(&self, writes: Vec<Write>) {
-            let applied: Result<(), ()> = self.census.apply(&self.tree, writes, |writes| {
-                self.tree.apply(writes.into_iter().map(Write::into_pair));
-                Ok(())
-            });
-            applied.expect("nothing fails");
+        fn write(&mut self, mut writes: Vec<Write>) {
+            writes.extend(self.counts.follow(&self.tree, &writes).expect("it can be read"));
+            self.tree.apply(writes.into_iter().map(Write::into_pair));
         }
 
         /// A batch is listed anew, under something else or no longer; a letter is decided about, or is gone.
@@ -265,22 +197,20 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_it_is_counted_is_counted_once() {
-        let (tree, census) = (tree(), Census::default());
-        // What there is before anybody counts is written past the census.
-        let mut writer = Writer { tree: tree.clone(), census: Census::default(), random: fastrand::Rng::with_seed(7) };
-        (0..3_000).for_each(|_| writer.change());
-        writer.census = census.clone();
-        let mut pages = 0;
-        while !census.count_page(&tree).expect("it can be read") {
-            assert_eq!(census.standings(), None, "what is not whole is not shown");
-            (0..20).for_each(|_| writer.change());
-            pages += 1;
+    fn what_is_added_up_is_what_there_is() {
+        let tree = tree();
+        let mut writer = Writer { tree: tree.clone(), counts: Counts::default(), random: fastrand::Rng::with_seed(7) };
+        assert_eq!(Counts::read(&tree).expect("nothing yet"), Counts::default());
+        for _ in 0..30 {
+            (0..100).for_each(|_| writer.change());
+            let all = Counts::of_all(&tree).expect("it can be read");
+            assert_eq!(Counts::read(&tree).expect("it was written"), all);
+            assert_eq!(writer.counts, all);
         }
-        assert!(pages > 5, "{pages}");
-        assert_eq!(census.standings(), Some(plain(&tree)));
-        (0..500).for_each(|_| writer.change());
-        assert_eq!(census.standings(), Some(plain(&tree)));
-        assert!(plain(&tree).letters.iter().all(|(_, count)| *count > 10), "{:?}", plain(&tree).letters);
+        assert!(writer.counts.letters.iter().all(|count| *count > 10), "{:?}", writer.counts);
+        assert!(writer.counts.batches.iter().all(|count| *count > 0), "{:?}", writer.counts);
+        assert!(writer.counts.phases[Phase::Nlp.index()].iter().sum::<u64>() > 10, "{:?}", writer.counts);
+        let nothing = Write { which: Which::State, key: b"b".into(), value: None };
+        assert_eq!(writer.counts.follow(&tree, &[nothing]).expect("it can be read"), None);
     }
 }

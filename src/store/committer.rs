@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::census::Census;
+use super::census::Counts;
 use super::commit::{Commit, Outgoing};
 use super::events::Numbering;
 use super::guard::Marker;
@@ -84,7 +84,8 @@ pub(super) struct Committer {
     /// How many times something was made durable.
     pub(super) flushes: Arc<AtomicU64>,
     pub(super) numbers: Arc<Numbers>,
-    pub(super) census: Census,
+    /// How many stand where.
+    pub(super) counts: Counts,
     /// The next sequence of each group, in the order of [`Group::ALL`].
     pub(super) next: [Sequence; Group::ALL.len()],
     pub(super) events: Numbering,
@@ -262,7 +263,8 @@ impl Committer {
     }
 
     /// Makes a group durable, and then lets readers see it.
-    pub(super) fn write(&mut self, writes: Vec<Write>) -> Result<(), String> {
+    pub(super) fn write(&mut self, mut writes: Vec<Write>) -> Result<(), String> {
+        writes.extend(self.counts.follow(&self.state, &writes).map_err(text)?);
         let commit = self.commits + 1;
         let bytes = journal::bytes_of(&writes);
         self.numbers.writes.observe_size(writes.len());
@@ -283,9 +285,7 @@ impl Committer {
         if !contents.is_empty() {
             self.contents.apply(contents.into_iter().map(Write::into_pair));
         }
-        self.census.apply(&self.state, state, |state| {
-            self.overwritten.apply(&self.state, state.into_iter().map(Write::into_pair).collect()).map_err(text)
-        })?;
+        self.overwritten.apply(&self.state, state.into_iter().map(Write::into_pair).collect()).map_err(text)?;
         crash::reach(Point::CommitApplied);
         Ok(())
     }

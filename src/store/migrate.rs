@@ -9,10 +9,11 @@
 //! | 5 | settled events in files of their own; those in the database are read there until they are too old |
 //! | 6 | what lies under a batch has neighbouring keys |
 //! | 7 | older attempts of a phase are put together in one value |
-//! | 8 | eight attempts of a phase share a value from the first on |
+//! | 8 | eight attempts of a phase share a value from the first on; how many stand where |
 
 use std::path::Path;
 
+use super::census::Counts;
 use super::commit::Commit;
 use super::disk::Durability;
 use super::layers::Tree;
@@ -28,10 +29,11 @@ const BITE: usize = 256;
 /// Checks the format of the store, brings an older one up to this version's, and writes it into a new one.
 pub(super) fn prepare(
     database: &sled::Db,
-    tree: &sled::Tree,
+    state: &Tree,
     durability: &mut Durability,
     directory: &Path,
 ) -> Result<(), Error> {
+    let tree = state.settled();
     let damaged = |reason: String| Error::Damaged { directory: directory.to_owned(), reason };
     match tree.get(keys::FORMAT).map_err(failed)?.map(|bytes| bytes.as_ref().try_into().map(u32::from_be_bytes)) {
         Some(Ok(FORMAT_VERSION)) => return Ok(()),
@@ -44,6 +46,8 @@ pub(super) fn prepare(
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
             }
+            // With what its journal says.
+            tree.insert(keys::COUNTS, Counts::of_all(state)?.encode()?).map_err(failed)?;
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });

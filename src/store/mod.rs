@@ -64,7 +64,6 @@ pub use stored::{StoredAnswer, readable};
 pub use verify::{Checked, verify};
 
 use archive::Archive;
-use census::Census;
 use committer::Request;
 use disk::DirectoryLock;
 use layers::Tree;
@@ -95,7 +94,6 @@ struct Shared {
     failure: Arc<OnceLock<Arc<str>>>,
     flushes: Arc<AtomicU64>,
     numbers: Arc<Numbers>,
-    census: Census,
     directory: PathBuf,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: DirectoryLock,

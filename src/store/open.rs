@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::archive::Archive;
-use super::census::Census;
+use super::census::Counts;
 use super::committer::{Committer, Durable, Settling};
 use super::disk::{self, DirectoryLock, Durability};
 use super::events::Numbering;
@@ -88,7 +88,7 @@ impl Store {
         // Whoever made the mark had made the directories durable before.
         let is_new = !guard::is_marked(directory).map_err(unfit)?;
         let mut durability = Durability::new(options, &directory.join("store"), is_new)?;
-        migrate::prepare(&database, state.settled(), &mut durability, directory)?;
+        migrate::prepare(&database, &state, &mut durability, directory)?;
         let log_bytes = Arc::new(AtomicU64::new(durability.sync().map_err(unfit)?));
         let durable = if options.durable {
             let journal = Journal::begin(directory, commits).map_err(unfit)?;
@@ -99,7 +99,7 @@ impl Store {
         };
         let (failure, overwritten) = (Arc::new(OnceLock::new()), Overwritten::default());
         let flushes = Arc::new(AtomicU64::new(0));
-        let (numbers, census) = (Arc::new(Numbers::default()), Census::default());
+        let numbers = Arc::new(Numbers::default());
         let (settlements, to_settle) = std::sync::mpsc::channel();
         let (say_done, done) = std::sync::mpsc::channel();
         let settler = Settler {
@@ -126,7 +126,7 @@ impl Store {
             feed,
             flushes: Arc::clone(&flushes),
             numbers: Arc::clone(&numbers),
-            census: census.clone(),
+            counts: Counts::read(&state)?,
             next: read::next_sequences(&state)?,
             events,
             commits,
@@ -157,7 +157,6 @@ impl Store {
             failure,
             flushes,
             numbers,
-            census,
             directory: directory.clone(),
             threads,
             _lock: lock,

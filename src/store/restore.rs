@@ -6,6 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::census::Counts;
 use super::commit::Commit;
 use super::committer::CONTENT_PART_BYTES;
 use super::disk::{DirectoryLock, Durability, directory_error};
@@ -149,7 +150,10 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
         Line::Header { .. } | Line::Trailer { .. } => Ok(()),
     })?;
     writer.flush()?;
-    index(&Tree::new(tree), &mut writer)?;
+    let tree = Tree::new(tree);
+    index(&tree, &mut writer)?;
+    writer.flush()?;
+    writer.put(keys::COUNTS, Counts::of_all(&tree)?.encode()?)?;
     // Last, so that a store of which something is missing is none.
     writer.put(keys::FORMAT.to_vec(), FORMAT_VERSION.to_be_bytes().to_vec())?;
     writer.flush()?;

@@ -41,9 +41,7 @@ impl Collector for Scrape {
             bus(&mut page, survey)?;
             work(&mut page, survey)?;
             sizes(&mut page, survey)?;
-            if let Some(standings) = &survey.standings {
-                stand(&mut page, standings)?;
-            }
+            stand(&mut page, &survey.standings)?;
         }
         Ok(())
     }

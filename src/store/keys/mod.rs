@@ -4,11 +4,12 @@
 //! | --- | --- | --- |
 //! | `f` | | format version, u32 |
 //! | `n` | | how many groups of commits there have been, u64 |
+//! | `C` | | how many batches, phases and dead letters stand where |
 //! | `b` | batch | the small part of the record, written by every step |
 //! | | batch, 0 | what registration fixed |
 //! | | batch, 1 | essays |
 //! | | batch, 2, phase | how the essays came out of the phase |
-//! | | batch, 3, phase, number u32 | an attempt that has ended; or eight, of which this is the last |
+//! | | batch, 3, phase, number u32 | up to eight attempts that have ended, of which this is the first |
 //! | | batch, 4, phase, time u64 ms, start of the message's hash | an outcome that came too late |
 //! | `o` | group, sequence u64 | a message that its group has not consumed |
 //! | `k` | group, topic, first half of the hash | idempotency key: when it expires, u64 ms |
@@ -66,10 +67,11 @@ pub(super) use messages::{
 pub(super) use texts::{content_part, hash_of, reference, references};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fnbokhxtijqmzwcgvuyspE";
+pub(super) const PREFIXES: &[u8] = b"fnCbokhxtijqmzwcgvuyspE";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const COMMITS: &[u8] = b"n";
+pub(super) const COUNTS: &[u8] = b"C";
 
 /// What a key of an older format is in this one; none where it is the same.
 pub(super) fn newest(key: &[u8]) -> Option<Vec<u8>> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 mod attempt;
+mod counts;
 mod credits;
 mod job;
 mod letter;
@@ -25,6 +26,7 @@ use crate::domain::{
 };
 use attempt::{Runs, StoredError, StoredOrigin};
 pub(in crate::store) use attempt::{StoredAttempt, StoredAttempts, StoredLate};
+pub(in crate::store) use counts::StoredCounts;
 pub(in crate::store) use credits::{StoredBalance, StoredCharge};
 pub(in crate::store) use job::{StoredJob, StoredMember};
 pub(in crate::store) use letter::StoredLetter;

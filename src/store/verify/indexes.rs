@@ -1,5 +1,6 @@
 //! Timers, listings and expiries: each is asked for by something that is there.
 
+use super::super::census::Counts;
 use super::super::read::{self, failed};
 use super::super::stored::StoredAnswer;
 use super::super::{Error, codec, keys};
@@ -46,6 +47,17 @@ impl Check<'_> {
             if !is_asked_for {
                 self.violation(&format!("batch {id} is listed under what is not true of it: {}", shown(&key)));
             }
+        }
+        Ok(())
+    }
+
+    /// How many stand where, as the store says and as it is.
+    pub(super) fn counts(&mut self) -> Result<(), Error> {
+        let (said, are) = (Counts::read(&self.tree), Counts::of_all(&self.tree)?);
+        if let Some(said) = self.sound("the counts of what stands where", said)
+            && said != are
+        {
+            self.violation(&format!("so many are said to stand where: {said:?}; but there are {are:?}"));
         }
         Ok(())
     }

@@ -79,6 +79,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
     check.expiries()?;
     check.jobs()?;
     check.letters()?;
+    check.counts()?;
     check.ages()?;
     check.contents()?;
     check.events()?;
