@@ -514,6 +514,26 @@ fn users_retry_a_phase_so_often_and_not_too_fast() {
     world.apply(Input::RetryPhase(retry(Nlp)));
 }
 
+/// A retry would have to wait for as long as the clock was ahead, even where there is nothing to wait for.
+#[test]
+fn a_clock_that_is_set_back_keeps_nobody_from_a_retry() {
+    for cooldown_ms in [0, 10_000] {
+        let mut world = World::completed(1, Spellcheck);
+        world.rules.retry_cooldown_ms = cooldown_ms;
+        let right = world.now;
+        world.now = right.plus(30 * 24 * 3_600 * 1_000);
+        world.apply(forced(retry(Spellcheck)));
+        world.succeed(Spellcheck);
+        world.now = right;
+        world.apply(forced(retry(Spellcheck)));
+        world.succeed(Spellcheck);
+        match cooldown_ms {
+            0 => _ = world.apply(forced(retry(Spellcheck))),
+            _ => _ = world.refuse(forced(retry(Spellcheck))),
+        }
+    }
+}
+
 #[test]
 fn a_phase_below_keeps_what_it_has_where_nothing_new_comes_through_to_it() {
     let mut world = World::running(2, AiFeedback);

@@ -293,7 +293,8 @@ impl Plain {
             None => record.status == Status::CompletedSuccessfully,
             Some(only) => only.is_empty() || only.iter().any(came_out),
         };
-        let in_cooldown = record.retried_at.is_some_and(|at| self.now < at + self.rules.retry_cooldown_ms);
+        let in_cooldown =
+            record.retried_at.is_some_and(|at| (at..at + self.rules.retry_cooldown_ms).contains(&self.now));
         if by != OWNER
             || (only.is_some() && phase == Phase::CjAssessment)
             || !is_over

@@ -139,8 +139,10 @@ impl Draft<'_> {
         if record.user_retries >= rules.max_user_retries {
             return Err(Rejected::TooManyRetries { phase, limit: rules.max_user_retries });
         }
-        let free_at = record.retried_at.map(|at| at.plus(rules.retry_cooldown_ms));
-        match free_at.map(|at| at.since(self.context.now)).filter(|wait_ms| *wait_ms > 0) {
+        let now = self.context.now;
+        // How long ago it was cannot be said where the clock has been set back since.
+        let last = record.retried_at.filter(|at| *at <= now);
+        match last.map(|at| at.plus(rules.retry_cooldown_ms).since(now)).filter(|wait_ms| *wait_ms > 0) {
             Some(wait_ms) => Err(Rejected::RetriedJustNow { phase, wait_ms, limit: rules.max_user_retries }),
             None => Ok(()),
         }
