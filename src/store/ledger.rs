@@ -121,10 +121,10 @@ impl Store {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        // The first of them may lie under an earlier key, and in stores of before the last of them under a later one.
+        // The first of them may lie under an earlier key. None lies under a later one: in stores of before the newest are
+        // alone.
         let first = first_of_its_eight(*numbers.start());
-        let last = numbers.end().checked_next_multiple_of(TOGETHER).unwrap_or(u32::MAX);
-        let range = keys::attempt(batch, phase, first)..=keys::attempt(batch, phase, last);
+        let range = keys::attempt(batch, phase, first)..=keys::attempt(batch, phase, *numbers.end());
         let mut values = self.shared.state.range(range).values();
         let mut read: Vec<Attempt> = Vec::new();
         while read.len() < limit {
