@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use rephase::cli::{self, Command, Signals};
 // Takes the place of the system's malloc: much of a commit is made on one thread and freed on another, which costs that a
 // quarter of the processor's time of a retry. Not as Rust's own allocator: the compiler knows malloc, and leaves the 20 MiB
-// alone then that the database fills with zeros.
+// alone then that the database fills with zeros. How much it keeps for later is in .cargo/config.toml.
 use tikv_jemallocator as _;
 
 /// All but the server tell their own story; a server inside of them only has to say what went wrong unexpectedly. That a
