@@ -312,6 +312,28 @@ fn what_is_damaged_stops_no_step() {
     assert!(matches!(store.attempts_from(&batch, Phase::Nlp, 1, 30), Err(store::Error::Corrupt(_))));
 }
 
+#[test]
+fn counts_that_are_damaged_are_counted_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (batches, _) = history();
+    let store = open(directory.path()).expect("it opens");
+    let mut commit = Commit::new();
+    commit.put_batch(None, batches.last().expect("a record")).expect("encoded");
+    store.commit_blocking(commit).expect("committed");
+    let standings = store.standings().expect("readable");
+    assert_eq!(standings.batches.iter().map(|(_, count)| count).sum::<u64>(), 1);
+    drop(store);
+    {
+        let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
+        tree.insert(b"C", b"\x01damaged").expect("written").expect("it was there");
+        tree.flush().expect("flushed");
+    }
+    for _ in 0..2 {
+        let store = open(directory.path()).expect("it opens all the same");
+        assert_eq!(store.standings().expect("readable"), standings);
+    }
+}
+
 /// A store whose committer stops before it answers its first commit, until it is told to go on.
 fn paused(directory: &Path) -> (Store, mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (reached, at_feed) = mpsc::channel();

@@ -99,8 +99,12 @@ impl Counts {
         if *self == before {
             return Ok(None);
         }
-        let value = Some(self.encode()?.into());
-        Ok(Some(Write { which: Which::State, key: keys::COUNTS.into(), value }))
+        self.write().map(Some)
+    }
+
+    /// The write that says them.
+    pub(super) fn write(&self) -> Result<Write, Error> {
+        Ok(Write { which: Which::State, key: keys::COUNTS.into(), value: Some(self.encode()?.into()) })
     }
 
     fn change(&mut self, counted: Option<Counted>, by: i64) {

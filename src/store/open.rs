@@ -115,8 +115,15 @@ impl Store {
             failure: Arc::clone(&failure),
         };
         let settling = Settling { bytes: options.journal_bytes, unsettled, is_under_way: false, settlements, done };
-        let (events, event_log_writes) = Numbering::open(&state, archive.clone(), options.retain_events)?;
+        let (events, mut writes) = Numbering::open(&state, archive.clone(), options.retain_events)?;
         let event_log = events.log;
+        // What can be counted again is no reason not to start.
+        let counts = Counts::read(&state).or_else(|error| {
+            tracing::warn!(%error, "how many batches stand where cannot be read, and is counted anew");
+            let counts = Counts::of_all(&state)?;
+            writes.push(counts.write()?);
+            Ok::<_, Error>(counts)
+        })?;
         let mut committer = Committer {
             state: state.clone(),
             contents: contents.clone(),
@@ -126,7 +133,7 @@ impl Store {
             feed,
             flushes: Arc::clone(&flushes),
             numbers: Arc::clone(&numbers),
-            counts: Counts::read(&state)?,
+            counts,
             next: read::next_sequences(&state)?,
             events,
             commits,
@@ -137,8 +144,8 @@ impl Store {
         if let Some(last) = full_up_to {
             committer.settle_up_to(last)?;
         }
-        if !event_log_writes.is_empty() {
-            committer.write(event_log_writes).map_err(|reason| Error::Failed(reason.into()))?;
+        if !writes.is_empty() {
+            committer.write(writes).map_err(|reason| Error::Failed(reason.into()))?;
         }
         let (commits, requests) = tokio::sync::mpsc::channel(COMMIT_QUEUE);
         let threads = vec![
