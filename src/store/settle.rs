@@ -19,9 +19,6 @@ use super::layers::{Layer, Tree};
 use super::seal;
 use crate::crash::{self, Point};
 
-/// How many writes reach the database at once. Whoever else writes to it, or reads from it, waits for as long.
-const BITE: usize = 128;
-
 /// What is to be settled: the frozen layers of both trees.
 pub(super) struct Settlement {
     pub(super) state: Arc<Layer>,
@@ -121,18 +118,14 @@ impl Settler {
 /// An entry of a layer.
 type Written<'a> = (&'a sled::IVec, &'a Option<sled::IVec>);
 
-fn write<'a>(tree: &sled::Tree, layer: impl Iterator<Item = Written<'a>>) -> Result<(), String> {
-    let mut batch = sled::Batch::default();
-    for (number, (key, value)) in (1..).zip(layer) {
-        match value {
-            Some(value) => batch.insert(key, value),
-            None => batch.remove(key),
-        }
-        if number % BITE == 0 {
-            tree.apply_batch(std::mem::take(&mut batch)).map_err(text)?;
-        }
-    }
-    tree.apply_batch(batch).map_err(text)
+/// Writes one after the other: a batch of the database's would roll its buffers and keep whoever reads waiting.
+fn write<'a>(tree: &sled::Tree, mut layer: impl Iterator<Item = Written<'a>>) -> Result<(), String> {
+    layer
+        .try_for_each(|(key, value)| match value {
+            Some(value) => tree.insert(key, value).map(drop),
+            None => tree.remove(key).map(drop),
+        })
+        .map_err(text)
 }
 
 fn text(error: impl std::fmt::Display) -> String {
