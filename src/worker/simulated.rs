@@ -80,9 +80,11 @@ impl Worker {
             let latency_ms = self.latency.draw();
             let (engine, phase, faults) = (self.engine.clone(), self.phase, self.faults.get());
             let stop = engine.stopping().clone();
+            // Boxed, since it is some kilobytes, and moved more than once before it runs.
+            let handled = Box::pin(async move { handle(engine, delivery, phase, &faults, latency_ms).await });
             self.engine.spawn(async move {
                 // When the program ends the command stays in the outbox, and comes again.
-                stop.run_until_cancelled(handle(engine, delivery, phase, &faults, latency_ms)).await;
+                stop.run_until_cancelled(handled).await;
                 drop(place);
             });
         }
