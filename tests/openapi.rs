@@ -293,6 +293,9 @@ async fn what_becomes_of_a_batch_is_answered_as_described() {
     }
     let retry = path("retry-phase");
     api.post(&retry, json!({ "phase_name": "nlp", "only_failed": true, "dry_run": true }), 200).await;
+    let waits = |path: &str| format!("{path}?wait_ms=30000");
+    api.post(&waits(&retry), json!({ "phase_name": "nlp", "force": true }), 200).await;
+    api.post(&waits(&path("pipelines")), json!({ "requested_pipeline": "nlp" }), 200).await;
     api.post(&retry, json!({ "phase_name": "cj_assessment", "only_failed": true }), 400).await;
     api.post(&retry, json!({ "phase_name": "none" }), 400).await;
     let stale = server.client.request(reqwest::Method::POST, &retry).header("If-Match", "\"1\"");

@@ -1,11 +1,10 @@
 //! Registration, essays, prompt, status.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use super::context::{Body, CorrelationId, Identity, IfMatch, answer, change, etag};
 use super::openapi::schemas::{Time, one_text, written};
 use super::openapi::state::PipelineState;
+use super::wait::Wait;
 use super::whole::parse;
 use super::{Gateway, Problem};
 use crate::contract::requests::{BatchPromptAmendmentRequest, BatchRegistrationRequest, ClientId};
@@ -157,34 +157,14 @@ pub(super) async fn amend_prompt(
     Ok((etag(&batch), Json(body)).into_response())
 }
 
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct StatusQuery {
-    /// How long to wait for the batch to come to rest, in milliseconds.
-    #[serde(default)]
-    #[schemars(range(max = MAX_WAIT_MS))]
-    wait_ms: u64,
-}
-
-/// How long a client may wait for a batch to come to rest, in milliseconds: shorter than proxies wait for an answer.
-const MAX_WAIT_MS: u64 = 30_000;
-
 pub(super) async fn status(
     State(gateway): State<Gateway>,
     Path(id): Path<String>,
     identity: Identity,
-    query: Result<Query<StatusQuery>, axum::extract::rejection::QueryRejection>,
+    wait: Wait,
 ) -> Result<Response, Problem> {
-    let wait_ms = query.ok().map(|Query(query)| query.wait_ms).filter(|wait_ms| *wait_ms <= MAX_WAIT_MS);
-    let wait_ms = wait_ms.ok_or_else(|| Problem::invalid(format!("wait_ms is a number up to {MAX_WAIT_MS}")))?;
     identity.may_read(&gateway, batch_id(&id)?).await?;
-    if wait_ms > 0 {
-        let rest = gateway.engine()?.rest(batch_id(&id)?);
-        tokio::select! {
-            rested = rest => rested?,
-            () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
-            () = gateway.drain.cancelled() => {}
-        }
-    }
+    wait.for_rest(&gateway, batch_id(&id)?).await?;
     if let Some((batch, now)) = gateway.engine()?.at_hand(batch_id(&id)?)
         && let Some(body) = gateway.views.get(&batch, batch.stuck_since(now))
     {

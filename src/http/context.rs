@@ -165,19 +165,31 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     if is_fit { Ok(Some(text.to_owned())) } else { Err(malformed()) }
 }
 
-/// Does what a request asks for, once where it named itself, and answers what `render` makes of the record.
-pub(super) async fn change(
+/// Does what a request asks for, once where it named itself. The answer is what `render` makes of the record, for the
+/// first time or again.
+pub(super) async fn submit(
     engine: &Engine,
     batch: BatchId,
     submission: Submission,
     Named { key, origin, .. }: Named,
     render: impl FnOnce(&Batch) -> Answer + Send + 'static,
-) -> Result<Response, Problem> {
+) -> Result<(Answer, bool), Problem> {
     let submission = submission.from_origin(origin);
-    let (answer, is_replayed) = match key {
-        Some(key) => engine.submit_once(batch, submission, key, render).await?,
-        None => (render(&*engine.submit(batch, submission).await?), false),
-    };
+    match key {
+        Some(key) => Ok(engine.submit_once(batch, submission, key, render).await?),
+        None => Ok((render(&*engine.submit(batch, submission).await?), false)),
+    }
+}
+
+/// The same, and answers at once.
+pub(super) async fn change(
+    engine: &Engine,
+    batch: BatchId,
+    submission: Submission,
+    named: Named,
+    render: impl FnOnce(&Batch) -> Answer + Send + 'static,
+) -> Result<Response, Problem> {
+    let (answer, is_replayed) = submit(engine, batch, submission, named, render).await?;
     Ok(respond(answer, is_replayed))
 }
 

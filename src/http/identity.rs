@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 
 use super::access::bearer;
 use super::tokens::Caller;
+use super::wait::record;
 use super::{Gateway, Problem};
 use crate::contract::requests::ClientId;
-use crate::domain::{BatchId, Rejected};
+use crate::domain::BatchId;
 
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 const ORGANISATION: HeaderName = HeaderName::from_static("x-org-id");
@@ -138,16 +139,7 @@ impl Identity {
     /// everybody, as in the full stack.
     pub(super) async fn may_read(&self, gateway: &Gateway, id: BatchId) -> Result<(), Problem> {
         let Self::Shown(caller) = self else { return Ok(()) };
-        let engine = gateway.engine()?;
-        let is_owner = if let Some((batch, _)) = engine.at_hand(id) {
-            batch.details.user_id == caller.user
-        } else {
-            let user = caller.user.clone();
-            let is_owner = move |reader: crate::engine::Reader<'_>| {
-                Ok(reader.batch().ok_or(Rejected::NoSuchBatch)?.details.user_id == user)
-            };
-            engine.query(id, move |reader| is_owner(reader?)).await?
-        };
+        let is_owner = record(gateway.engine()?, id).await?.details.user_id == caller.user;
         if is_owner { Ok(()) } else { Err(Problem::forbidden("only the owner of a batch may read it")) }
     }
 }

@@ -35,6 +35,7 @@ pub mod test_api;
 mod tls;
 mod tokens;
 mod views;
+mod wait;
 mod whole;
 mod workers;
 

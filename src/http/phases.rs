@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::amiss::Asked;
 use super::batches::batch_id;
-use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size};
+use super::context::{Body, CorrelationId, Identity, IfMatch, MAX_PAGE, answer, change, etag, page_size, submit};
 use super::openapi::schemas::one_scope;
+use super::wait::Wait;
 use super::{Gateway, Problem, credits};
 use crate::contract::requests::{ClientId, PromptPayload, RetryReason};
 use crate::contract::{BatchClientStatus, PhaseName, PipelineExecutionStatus, Text};
@@ -45,6 +46,7 @@ pub(super) async fn request_pipeline(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
+    wait: Wait,
     Body { value: request, named }: Body<PipelineRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
@@ -67,7 +69,7 @@ pub(super) async fn request_pipeline(
         (input, format!("the pipeline {phase} is going to run"))
     };
     let submission = Submission::new(input, correlation_id).if_version(versions);
-    change(engine, batch, submission, named, move |batch| {
+    let accepted = submit(engine, batch, submission, named, move |batch| {
         let body = json!({
             "status": "accepted",
             "message": nothing_to_run(batch, phase).unwrap_or(message),
@@ -75,8 +77,8 @@ pub(super) async fn request_pipeline(
             "correlation_id": correlation_id,
         });
         answer(StatusCode::ACCEPTED, batch, &body)
-    })
-    .await
+    });
+    wait.answer(&gateway, (batch, phase), accepted.await?).await
 }
 
 /// What there is to say where a pipeline was accepted and none of its phases is left to run.
@@ -144,6 +146,7 @@ pub(super) async fn retry(
     Path(id): Path<String>,
     identity: Identity,
     IfMatch(versions): IfMatch,
+    wait: Wait,
     Body { value: mut request, named }: Body<RetryPhaseRequest>,
 ) -> Result<Response, Problem> {
     let engine = gateway.engine()?;
@@ -176,14 +179,14 @@ pub(super) async fn retry(
         };
     }
     let submission = Submission::new(input, correlation_id).if_version(versions);
-    change(engine, batch, submission, named, move |batch| {
+    let accepted = submit(engine, batch, submission, named, move |batch| {
         let body = plan(batch, phase, correlation_id);
         let location = format!("/v1/batches/{}/phases/{phase}/attempts?from={}", batch.id, body.attempt);
         let mut answer = answer(StatusCode::ACCEPTED, batch, &body);
         answer.headers.push((header::LOCATION.as_str().to_owned(), location));
         answer
-    })
-    .await
+    });
+    wait.answer(&gateway, (batch, phase), accepted.await?).await
 }
 
 /// The batch as it is, and as it would be after `input`.

@@ -16,9 +16,10 @@ use crate::contract::{
     StorageReferences,
 };
 use crate::domain::{Category, Phase};
-use crate::http::batches::{EssaysRequest, StatusBody, StatusQuery};
+use crate::http::batches::{EssaysRequest, StatusBody};
 use crate::http::essays::EssaysQuery;
 use crate::http::listing::ListQuery;
+use crate::http::wait::WaitQuery;
 
 /// What can be asked about a batch that is known.
 const FROM_A_BATCH: [&str; 8] = [
@@ -114,7 +115,7 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::get("/v1/batches/{batch_id}/status", "readBatch", "Read where a batch stands")
             .text("With `wait_ms` it is answered once nothing of the batch waits or runs any more.")
             .audience(user)
-            .query::<StatusQuery>()
+            .query::<WaitQuery>()
             .answer::<StatusBody<'static>>(200, "Where the batch and its phases stand.", status_example())
             .with(&[ETAG])
             .not_found("there is no such batch"),

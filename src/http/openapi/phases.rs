@@ -11,9 +11,17 @@ use crate::contract::BatchStatus;
 use crate::domain::Phase;
 use crate::domain::view::AttemptView;
 use crate::http::phases::{AttemptsQuery, CancelRequest, PipelineRequest, RetryPhaseRequest};
+use crate::http::wait::{CameOf, WaitQuery};
+
+const PIPELINE: &str = "That phase with all it depends on, less what is complete. With `is_retry` the retry of that one \
+    phase. With `wait_ms` it is answered with 200 once nothing of the batch waits or runs any more.";
 
 const RETRY: &str = "Runs `phase_name` again, alone: at most one of `essay_ids` (these) and `only_failed: true`, nothing \
-    for the whole phase; `cj_assessment` only whole. With `dry_run: true` it says with 200 what would happen.";
+    for the whole phase; `cj_assessment` only whole. With `dry_run: true` it says with 200 what would happen. With `wait_ms` \
+    it is answered with 200 once nothing of the batch waits or runs any more.";
+
+const RETRY_TOLD: &str = "It came to rest (`wait_ms`), with what came of it; or what would happen (`dry_run`); or, with \
+    `tell_refusal`, why it would be refused: the problem, with its own `status`.";
 
 pub(super) fn operations() -> Vec<Operation> {
     let user = Audience::User;
@@ -26,15 +34,30 @@ pub(super) fn operations() -> Vec<Operation> {
     };
     vec![
         Operation::post("/v1/batches/{batch_id}/pipelines", "requestPipeline", "Run a pipeline")
-            .text("That phase with all it depends on, less what is complete. With `is_retry` the retry of that one phase.")
+            .text(PIPELINE)
             .audience(user)
             .once()
             .if_match()
+            .query::<WaitQuery>()
             .body::<PipelineRequest>(json!({ "requested_pipeline": "ai_feedback" }))
-            .answer::<PipelineAccepted>(202, "It is going to run; or nothing is left to run, as `message` says.", json!({
-                "status": "accepted", "message": "the pipeline ai_feedback is going to run", "batch_id": BATCH_ID,
-                "correlation_id": CORRELATION_ID,
-            }))
+            .answer::<PipelineAccepted>(
+                202,
+                "It is going to run; or nothing is left to run, as `message` says.",
+                json!({
+                    "status": "accepted", "message": "the pipeline ai_feedback is going to run", "batch_id": BATCH_ID,
+                    "correlation_id": CORRELATION_ID,
+                }),
+            )
+            .with(&[ETAG, REPLAYED])
+            .answer::<PipelineEnded>(
+                200,
+                "It came to rest (`wait_ms`), with what came of it.",
+                json!({
+                    "status": "accepted", "message": "the pipeline ai_feedback is going to run", "batch_id": BATCH_ID,
+                    "correlation_id": CORRELATION_ID, "phase_status": "completed_successfully",
+                "outcome": "completed_successfully",
+                }),
+            )
             .with(&[ETAG, REPLAYED])
             .not_found("there is no such batch, or nothing to retry")
             .conflict("a pipeline is running, or the batch is not ready")
@@ -46,14 +69,12 @@ pub(super) fn operations() -> Vec<Operation> {
             .audience(user)
             .once()
             .if_match()
+            .query::<WaitQuery>()
             .body::<RetryPhaseRequest>(json!({ "phase_name": "nlp", "retry_reason": "it is installed now" }))
             .answer::<RetryPlan>(202, "It is going to be retried.", plan("retry_initiated"))
             .with(&[ETAG, LOCATION, REPLAYED])
-            .answer::<RetryPreviewed>(
-                200,
-                "What would happen (`dry_run`); or, with `tell_refusal`, why it would be refused: the problem, with its own `status`.",
-                plan("dry_run"),
-            )
+            .answer::<RetryTold>(200, RETRY_TOLD, plan("dry_run"))
+            .with(&[REPLAYED])
             .not_found("there is no such batch, or no pipeline of it was ever requested")
             .conflict("the phase is running, was never requested, or has completed (`force` runs it again)")
             .fails(409, "BCS_PIPELINE_DEPENDENCY_RESOLUTION_FAILED", "a phase before it has not completed")
@@ -64,23 +85,35 @@ pub(super) fn operations() -> Vec<Operation> {
             .once()
             .if_match()
             .optional_body::<CancelRequest>(json!({ "reason": "the wrong class" }))
-            .answer::<Cancelled>(200, "It is cancelled.", json!({
-                "status": "cancelled", "batch_id": BATCH_ID, "phases": ["nlp"], "correlation_id": CORRELATION_ID,
-            }))
+            .answer::<Cancelled>(
+                200,
+                "It is cancelled.",
+                json!({
+                    "status": "cancelled", "batch_id": BATCH_ID, "phases": ["nlp"], "correlation_id": CORRELATION_ID,
+                }),
+            )
             .with(&[ETAG, REPLAYED])
             .not_found("there is no such batch")
             .conflict("nothing is running"),
-        Operation::get("/v1/batches/{batch_id}/phases/{phase}/attempts", "listAttempts", "List the attempts at a phase")
-            .text("The oldest first, the open one last; and outcomes that came too late.")
-            .audience(user)
-            .query::<AttemptsQuery>()
-            .answer::<AttemptPage>(200, "A page.", json!({
+        Operation::get(
+            "/v1/batches/{batch_id}/phases/{phase}/attempts",
+            "listAttempts",
+            "List the attempts at a phase",
+        )
+        .text("The oldest first, the open one last; and outcomes that came too late.")
+        .audience(user)
+        .query::<AttemptsQuery>()
+        .answer::<AttemptPage>(
+            200,
+            "A page.",
+            json!({
                 "attempts": [attempt_example()], "next_from": null,
                 "late_outcomes": [{ "at": AT, "attempt": 1, "correlation_id": CORRELATION_ID,
                                     "phase_status": "completed_successfully" }],
-            }))
-            .with(&[ETAG])
-            .not_found("there is no such batch"),
+            }),
+        )
+        .with(&[ETAG])
+        .not_found("there is no such batch"),
     ]
 }
 
@@ -102,10 +135,29 @@ struct RetryPlan {
     plan: Plan,
 }
 
-/// What a retry would do, or why not.
+/// What came of a pipeline.
+#[derive(JsonSchema)]
+struct PipelineEnded {
+    #[serde(flatten)]
+    accepted: PipelineAccepted,
+    #[serde(flatten)]
+    came: CameOf,
+}
+
+/// What came of a retry.
+#[derive(JsonSchema)]
+struct RetryEnded {
+    #[serde(flatten)]
+    accepted: RetryPlan,
+    #[serde(flatten)]
+    came: CameOf,
+}
+
+/// What came of a retry, or would come of it, or why not.
 #[derive(JsonSchema)]
 #[serde(untagged)]
-enum RetryPreviewed {
+enum RetryTold {
+    Ended(RetryEnded),
     Would(RetryPreview),
     Refused(ProblemDetails),
 }
