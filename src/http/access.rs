@@ -6,16 +6,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use super::browsers::Browsers;
+use super::browsers::{Browsers, Names};
 use super::{Gateway, Problem, Tokens, identity};
 
 /// Who may use what.
@@ -145,33 +142,51 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     if is_bearer { Ok(Some(token.trim())) } else { Err(Problem::bad_token("Authorization is no bearer token")) }
 }
 
-/// Puts `routes` under the rule of `role`.
-pub(super) fn for_role<S: Clone + Send + Sync + 'static>(role: Role, access: &Access, routes: Router<S>) -> Router<S> {
-    if !routes.has_routes() {
-        return routes;
-    }
-    if access.bearers.is_open(role) {
-        return access.browsers.by_name(routes);
-    }
-    routes.route_layer(middleware::from_fn_with_state((role, access.bearers.clone()), admit))
+/// What is asked of whoever uses a route, before its handler is.
+#[derive(Clone)]
+pub(super) enum Rule {
+    /// Nothing.
+    Open,
+    /// That the server is called by one of its names: the route is for whoever reaches it.
+    Name(Names),
+    /// A token that opens the routes of a role.
+    Bearer(Role, Bearers),
+    /// The token of a user.
+    User(Gateway),
 }
 
-async fn admit(State((role, bearers)): State<(Role, Bearers)>, request: Request, next: Next) -> Response {
-    match bearers.admit(role, request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+impl Rule {
+    pub(super) fn of_role(role: Role, access: &Access) -> Self {
+        if access.bearers.is_open(role) {
+            return Self::of_all(access);
+        }
+        Self::Bearer(role, access.bearers.clone())
     }
-}
 
-/// Puts `routes`, which ask users for their token themselves, under the rule of users.
-pub(super) fn for_listeners(access: &Access, routes: Router<Gateway>) -> Router<Gateway> {
-    if access.tokens.is_none() { access.browsers.by_name(routes) } else { routes }
-}
-
-/// Puts `routes` under the rule of users.
-pub(super) fn for_users(gateway: &Gateway, routes: Router<Gateway>) -> Router<Gateway> {
-    if gateway.access.tokens.is_none() {
-        return gateway.access.browsers.by_name(routes);
+    pub(super) fn of_users(gateway: &Gateway) -> Self {
+        if gateway.access.tokens.is_some() { Self::User(gateway.clone()) } else { Self::of_all(&gateway.access) }
     }
-    routes.route_layer(middleware::from_fn_with_state(gateway.clone(), identity::verify))
+
+    /// Of users whom the handler asks for their token.
+    pub(super) fn of_listeners(access: &Access) -> Self {
+        if access.tokens.is_some() { Self::Open } else { Self::of_all(access) }
+    }
+
+    fn of_all(access: &Access) -> Self {
+        access.browsers.names().map_or(Self::Open, Self::Name)
+    }
+
+    /// Lets a request on, or says why not. One that shows whose it is says so to its handler.
+    pub(super) fn admit(&self, request: &mut Request) -> Result<(), Problem> {
+        match self {
+            Self::Open => {}
+            Self::Name(names) => names.admit(request.headers())?,
+            Self::Bearer(role, bearers) => bearers.admit(*role, request.headers())?,
+            Self::User(gateway) => {
+                let caller = identity::shown(gateway, request.headers())?;
+                request.extensions_mut().insert(caller);
+            }
+        }
+        Ok(())
+    }
 }

@@ -4,11 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -126,12 +122,25 @@ impl Browsers {
         is_own.then_some(()).ok_or_else(refusal)
     }
 
-    /// Puts `routes`, which are open to whoever reaches them, under the rule of names.
-    pub(super) fn by_name<S: Clone + Send + Sync + 'static>(&self, routes: Router<S>) -> Router<S> {
-        match &self.hosts {
-            Some(hosts) => routes.route_layer(middleware::from_fn_with_state(Arc::clone(hosts), called)),
-            None => routes,
-        }
+    /// The names that the server goes by; none where any will do.
+    pub(super) fn names(&self) -> Option<Names> {
+        self.hosts.clone().map(Names)
+    }
+}
+
+/// The names that the server goes by, beside those of loopback.
+#[derive(Debug, Clone)]
+pub(super) struct Names(Arc<[String]>);
+
+impl Names {
+    /// Lets a request on that calls the server by one of them. No browser leaves out the name.
+    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let mut named = headers.get_all(header::HOST).iter();
+        let unknown = named.find(|host| !host.to_str().is_ok_and(|host| is_known(&self.0, host)));
+        unknown.map_or(Ok(()), |host| {
+            let host = String::from_utf8_lossy(host.as_bytes());
+            Err(Problem::forbidden(format!("this server does not go by the name '{host}'; --host allows it")))
+        })
     }
 }
 
@@ -145,19 +154,6 @@ fn is_of(origin: &HeaderValue, headers: &HeaderMap) -> bool {
     let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
     let named = headers.get(header::HOST).and_then(|named| named.to_str().ok());
     host.zip(named).is_some_and(|(host, named)| host.eq_ignore_ascii_case(named))
-}
-
-/// Lets a request on that calls the server by one of its names. No browser leaves out the name.
-async fn called(State(hosts): State<Arc<[String]>>, request: Request, next: Next) -> Response {
-    let mut named = request.headers().get_all(header::HOST).iter();
-    match named.find(|host| !host.to_str().is_ok_and(|host| is_known(&hosts, host))) {
-        None => next.run(request).await,
-        Some(host) => {
-            let host = String::from_utf8_lossy(host.as_bytes());
-            Problem::forbidden(format!("this server does not go by the name '{host}'; --host allows it"))
-                .into_response()
-        }
-    }
 }
 
 fn is_known(hosts: &[String], host: &str) -> bool {

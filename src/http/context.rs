@@ -1,14 +1,16 @@
 //! What every request has: a correlation id, perhaps a user, perhaps a JSON body.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use serde::Serialize;
@@ -18,6 +20,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::Gateway;
+use super::access::Rule;
 use super::amiss::in_words;
 use super::body::Received;
 use super::browsers::{self, Browsers};
@@ -37,14 +40,28 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CorrelationId(pub(super) Uuid);
 
-/// Gives the request a correlation id, its own where it has one that is a UUID, and puts it on the answer and into the
-/// body of an error. Goes on with its trace on the answer, where it has one, counts it, and tells browsers what they may do
-/// with the answer.
-pub(super) async fn correlate(
-    State((pages, requests)): State<(Browsers, Requests)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// What is around the routes of one audience.
+struct Around {
+    browsers: Browsers,
+    requests: Requests,
+    rule: Rule,
+}
+
+/// Puts `routes`, and their fallback, under `rule`, and all that every request needs around them. It is one layer, since
+/// each is boxed and cloned for every request.
+pub(super) fn around<S>(routes: Router<S>, browsers: &Browsers, requests: &Requests, rule: Rule) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    let around = Arc::new(Around { browsers: browsers.clone(), requests: requests.clone(), rule });
+    routes.method_not_allowed_fallback(problem::wrong_method).layer(middleware::from_fn_with_state(around, correlate))
+}
+
+/// Lets the request on where its audience's rule does. Gives it a correlation id, its own where it has one that is a UUID,
+/// and puts that on the answer and into the body of an error. Goes on with its trace on the answer, where it has one, counts
+/// it, and tells browsers what they may do with the answer.
+async fn correlate(State(around): State<Arc<Around>>, mut request: Request, next: Next) -> Response {
+    let Around { browsers: pages, requests, rule } = &*around;
     let began = Instant::now();
     let template = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let (route, method) = (requests.route(template), method_name(request.method()));
@@ -54,7 +71,8 @@ pub(super) async fn correlate(
     let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(fresh_id);
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
-    let mut response = match pages.admit(request.method(), request.headers()) {
+    let admitted = pages.admit(request.method(), request.headers()).and_then(|()| rule.admit(&mut request));
+    let mut response = match admitted {
         Ok(()) => {
             let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
             answered.unwrap_or_else(|panic| problem::panicked(panic.as_ref()))
@@ -305,7 +323,6 @@ pub(super) fn page_size(asked: Option<usize>, default: usize) -> Result<usize, P
 mod tests {
     use axum::body::Body;
     use axum::routing::get;
-    use axum::{Router, middleware};
     use http_body_util::BodyExt as _;
     use serde_json::Value;
     use tower::ServiceExt as _;
@@ -318,9 +335,8 @@ mod tests {
             let nothing: [u8; 0] = [];
             let _ = nothing[CORRELATION_ID.as_str().len()];
         }
-        let around = (Browsers::default(), Requests::default());
-        let router =
-            Router::new().route("/breaks", get(breaks)).layer(middleware::from_fn_with_state(around, correlate));
+        let breaks = Router::new().route("/breaks", get(breaks));
+        let router = around(breaks, &Browsers::default(), &Requests::default(), Rule::Open);
         let id = Uuid::from_u128(7).to_string();
         let request = Request::get("/breaks").header(CORRELATION_ID, &id).body(Body::empty()).expect("a request");
         let response = router.oneshot(request).await.expect("an answer");

@@ -1,10 +1,8 @@
 //! Which user asks: whom a token names, or, where there are none, whom the request names.
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 use super::access::bearer;
@@ -26,18 +24,8 @@ pub(super) enum Identity {
     Shown(Caller),
 }
 
-/// Lets a request on that shows whose it is.
-pub(super) async fn verify(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
-    match shown(&gateway, request.headers()) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
-    }
-}
-
-fn shown(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller, Problem> {
+/// Whose token the headers show.
+pub(super) fn shown(gateway: &Gateway, headers: &HeaderMap) -> Result<Caller, Problem> {
     let Some(tokens) = &gateway.access.tokens else { return Err(Problem::broken()) };
     let token =
         bearer(headers)?.ok_or_else(|| Problem::no_token("who are you? Send a token, as Authorization: Bearer"))?;

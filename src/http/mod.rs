@@ -43,14 +43,14 @@ use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware;
 use axum::routing::{delete, get, patch, post};
 use tokio_util::sync::CancellationToken;
 
+use access::Rule;
 pub use access::{Access, Bearers, Role};
-use access::{for_listeners, for_role, for_users};
 use body::Bodies;
 pub use browsers::{Browsers, NoHost, NoOrigin};
+use context::around;
 pub use direct::Answered;
 use events::Streams;
 use limit::PipelineLimit;
@@ -134,22 +134,22 @@ impl Gateway {
 
 /// Every route, under the rule of its audience: where a route stands below says who may use it.
 pub fn router(gateway: Gateway) -> Router {
-    let (access, browsers) = (gateway.access.clone(), gateway.access.browsers.clone());
+    let (access, requests) = (&gateway.access, &gateway.requests);
+    let under = |rule: Rule, routes| around(routes, &access.browsers, requests, rule);
+    let pages = page::routes().merge(openapi::routes()).layer(browsers::page());
     let routes = Router::new()
-        .merge(for_users(&gateway, user_routes()))
-        .merge(for_listeners(&access, listener_routes()))
-        .merge(for_role(Role::Operator, &access, operator_routes()))
-        .merge(for_role(Role::Worker, &access, worker_routes()))
-        .merge(for_role(Role::Events, &access, event_routes()))
-        .merge(for_role(Role::Metrics, &access, metrics_routes()))
-        .merge(health_routes())
-        .merge(page::routes().merge(openapi::routes()).layer(browsers::page()))
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::wrong_method)
-        // One layer for all that every request needs: each is boxed and cloned for every request.
-        .layer(middleware::from_fn_with_state((browsers.clone(), gateway.requests.clone()), context::correlate))
-        .with_state(gateway);
-    match browsers.layer() {
+        .merge(under(Rule::of_users(&gateway), user_routes()))
+        .merge(under(Rule::of_listeners(access), listener_routes()))
+        .merge(under(Rule::of_role(Role::Operator, access), operator_routes()))
+        .merge(under(Rule::of_role(Role::Worker, access), worker_routes()))
+        .merge(under(Rule::of_role(Role::Events, access), event_routes()))
+        .merge(under(Rule::of_role(Role::Metrics, access), metrics_routes()))
+        .merge(under(Rule::Open, health_routes()))
+        .merge(under(Rule::Open, pages))
+        .merge(under(Rule::Open, Router::new().fallback(problem::no_route)));
+    let cors = access.browsers.layer();
+    let routes = routes.with_state(gateway);
+    match cors {
         Some(cors) => routes.layer(cors),
         None => routes,
     }
@@ -227,10 +227,12 @@ fn worker_routes() -> Router<Gateway> {
 
 /// What connections past the limit get: health and metrics, and else that the server is full.
 pub fn refusals(gateway: Gateway) -> Router {
-    let around = (gateway.access.browsers.clone(), gateway.requests.clone());
-    let correlate = middleware::from_fn_with_state(around, context::correlate);
-    let metrics = for_role(Role::Metrics, &gateway.access, metrics_routes());
-    health_routes().merge(metrics).fallback(problem::full).layer(correlate).with_state(gateway)
+    let (access, requests) = (&gateway.access, &gateway.requests);
+    let under = |rule: Rule, routes| around(routes, &access.browsers, requests, rule);
+    Router::new()
+        .merge(under(Rule::of_role(Role::Metrics, access), metrics_routes()))
+        .merge(under(Rule::Open, health_routes().fallback(problem::full)))
+        .with_state(gateway)
 }
 
 /// For everybody.

@@ -11,15 +11,15 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post, put};
-use axum::{Json, Router, middleware};
+use axum::{Json, Router};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::access::for_role;
+use super::access::Rule;
 use super::body::{Bodies, Received};
-use super::context::correlate;
+use super::context::around;
 use super::metrics::Requests;
 use super::whole::parse;
 use super::{Access, Gateway, Limits, Problem, Role, backup, problem, router};
@@ -151,10 +151,8 @@ pub fn test_router<B: Backstage>(backstage: B, front: &Front, limits: &Limits, a
         .route("/_test/events", get(events::<B>))
         .route("/_test/seed", post(seed::seed::<B>))
         .route("/_test/snapshot", snapshot);
-    for_role(Role::Operator, access, routes)
-        .method_not_allowed_fallback(problem::wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(middleware::from_fn_with_state((access.browsers.clone(), Requests::default()), correlate))
+    let routes = routes.layer(DefaultBodyLimit::max(MAX_BODY_BYTES));
+    around(routes, &access.browsers, &Requests::default(), Rule::of_role(Role::Operator, access))
         .with_state(Tests { backstage, bodies: Bodies::new(limits) })
         .fallback(move |request: Request| {
             let front = front.clone();
@@ -170,9 +168,8 @@ pub fn test_refusals(front: &Front, access: &Access) -> Router {
         let front = front.clone();
         async move { front.serve(request).await }
     });
-    let full = Router::new()
-        .fallback(problem::full)
-        .layer(middleware::from_fn_with_state((access.browsers.clone(), Requests::default()), correlate));
+    let full = Router::new().fallback(problem::full);
+    let full = around(full, &access.browsers, &Requests::default(), Rule::Open);
     let routes = ["/healthz", "/livez", "/readyz", "/metrics"].into_iter();
     routes.fold(Router::new(), |router, path| router.route(path, health.clone())).fallback_service(full)
 }
