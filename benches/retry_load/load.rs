@@ -80,8 +80,10 @@ pub enum Act {
     Accept,
     /// The same, and where it is told to come back it does, with another batch.
     TryAccept,
-    /// Retries, and waits until the phase has completed.
+    /// Retries, and is answered once the phase has completed.
     Complete,
+    /// Retries, and asks then until the phase has completed.
+    CompleteInTwo,
 }
 
 /// When to stop.
@@ -159,7 +161,7 @@ async fn take_turn(connection: &mut Connection, act: Act, batch: BatchId) -> any
             took
         }
         Act::Accept => accept(connection, batch).await?,
-        Act::TryAccept => match retry(connection, batch).await? {
+        Act::TryAccept => match retry(connection, batch, "").await? {
             (StatusCode::ACCEPTED, took) => took,
             // No room: it comes back when it was told to.
             (StatusCode::SERVICE_UNAVAILABLE, _) => {
@@ -170,17 +172,24 @@ async fn take_turn(connection: &mut Connection, act: Act, batch: BatchId) -> any
             (StatusCode::CONFLICT, _) => return Ok(None),
             (status, _) => anyhow::bail!("a retry was answered with {status}"),
         },
-        Act::Complete => accept(connection, batch).await? + rest(connection, batch).await?,
+        Act::Complete => complete(connection, batch).await?,
+        Act::CompleteInTwo => accept(connection, batch).await? + rest(connection, batch).await?,
     };
     Ok(Some(took))
 }
 
-async fn retry(connection: &mut Connection, batch: BatchId) -> anyhow::Result<(StatusCode, Duration)> {
-    connection.send("POST", &format!("/v1/batches/{batch}/retry-phase"), Bytes::from_static(RETRY)).await
+async fn retry(connection: &mut Connection, batch: BatchId, query: &str) -> anyhow::Result<(StatusCode, Duration)> {
+    connection.send("POST", &format!("/v1/batches/{batch}/retry-phase{query}"), Bytes::from_static(RETRY)).await
+}
+
+async fn complete(connection: &mut Connection, batch: BatchId) -> anyhow::Result<Duration> {
+    let (status, took) = retry(connection, batch, &format!("?wait_ms={WAIT_MS}")).await?;
+    ensure!(status == StatusCode::OK, "a retry that was waited for was answered with {status}");
+    Ok(took)
 }
 
 async fn accept(connection: &mut Connection, batch: BatchId) -> anyhow::Result<Duration> {
-    let (status, took) = retry(connection, batch).await?;
+    let (status, took) = retry(connection, batch, "").await?;
     ensure!(status == StatusCode::ACCEPTED, "a retry was answered with {status}");
     Ok(took)
 }

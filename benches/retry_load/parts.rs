@@ -151,17 +151,20 @@ async fn accept(options: &Options, yardstick: &Yardstick, report: &mut Report) -
 
 async fn complete(options: &Options, yardstick: &Yardstick, report: &mut Report) -> anyhow::Result<()> {
     let (server, batches) = seeded(options, (BATCHES, ESSAYS), QUICK).await?;
-    let (mut one, mut many) = (Vec::new(), Vec::new());
+    let (mut one, mut many, mut in_two) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.runs {
         one.push(drive(server.address, 1, &batches, Act::Complete, Until::Time(WHILE)).await?);
         many.push(drive(server.address, MANY, &batches, Act::Complete, Until::Time(WHILE)).await?);
+        in_two.push(drive(server.address, MANY, &batches, Act::CompleteInTwo, Until::Time(WHILE)).await?);
     }
-    let (one, many) = (median(one), median(many));
+    let (one, many, in_two) = (median(one), median(many), median(in_two));
     report.say("complete, 1 at a time, p50", one.percentile_ms(50.0), "ms");
     report.say("complete, 64 in flight", many.rate(), "1/s");
     report.say("complete, 64 in flight, p50", many.percentile_ms(50.0), "ms");
     report.say("complete, 64 in flight, p99", many.percentile_ms(99.0), "ms");
     report.at_least(0.12, "complete, 64 in flight : echo", many.rate() / yardstick.echo_rate, "");
+    report.say("complete, two requests for each, 64 in flight", in_two.rate(), "1/s");
+    report.say("complete, two requests for each : echo", in_two.rate() / yardstick.echo_rate, "");
     server.stop().await
 }
 
