@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +12,7 @@ use super::job_runner::{self, Jobs};
 use super::leases::Desk;
 use super::once::InFlight;
 use super::partition::Partition;
+use super::queue::{Queue, queue};
 use super::request::Request;
 use super::round::Listeners;
 use super::survey::Surveys;
@@ -96,7 +97,7 @@ impl Engine {
         let mut durable = Vec::with_capacity(options.partitions);
         let mut threads = Vec::with_capacity(options.partitions);
         for index in 0..options.partitions.max(1) {
-            let (sender, requests) = mpsc::channel(PARTITION_QUEUE);
+            let (sender, requests) = queue(PARTITION_QUEUE);
             let own = Arc::new(Durable::new());
             let partition = Partition::new(
                 store.clone(),
@@ -120,7 +121,7 @@ impl Engine {
                     }
                 })
                 .map_err(|error| store::Error::Corrupt(format!("a partition's thread does not start: {error}")))?;
-            partitions.push(sender);
+            partitions.push(Queue::new(sender, thread.thread().clone()));
             durable.push(own);
             threads.push(thread);
         }

@@ -29,6 +29,7 @@ mod orchestrator;
 mod partition;
 mod posting;
 mod publish;
+mod queue;
 mod relay;
 mod request;
 mod rest;
@@ -43,7 +44,8 @@ mod timers;
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -79,6 +81,7 @@ use durable::Durable;
 use job_runner::Jobs;
 use leases::Desk;
 use once::{InFlight, Once, Reservation};
+use queue::Queue;
 use request::{Cause, Request, StepReply, StepRequest};
 use survey::Surveys;
 use tail::Tail;
@@ -91,7 +94,7 @@ pub struct Engine {
 }
 
 struct Shared {
-    partitions: Vec<mpsc::Sender<Request>>,
+    partitions: Vec<Queue<Request>>,
     /// What is durable of each partition.
     durable: Vec<Arc<Durable>>,
     threads: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -266,7 +269,7 @@ impl Engine {
         &self.shared.counters
     }
 
-    fn partition_of(&self, identity: &[u8]) -> &mpsc::Sender<Request> {
+    fn partition_of(&self, identity: &[u8]) -> &Queue<Request> {
         &self.shared.partitions[self.partition_index(identity)]
     }
 
@@ -279,10 +282,10 @@ impl Engine {
         usize::try_from(hash % u64::try_from(count).unwrap_or(1)).unwrap_or(0)
     }
 
-    fn refused(&self, error: &mpsc::error::TrySendError<Request>) -> Error {
+    fn refused(&self, error: &TrySendError<Request>) -> Error {
         match error {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => self.unavailable(),
+            TrySendError::Full(_) => Error::Overloaded,
+            TrySendError::Closed(_) => self.unavailable(),
         }
     }
 

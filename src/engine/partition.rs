@@ -12,11 +12,10 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use super::credits::Ledger;
 use super::groups::Groups;
 use super::letters::{LetterAnswer, LetterRequest};
+use super::queue::Inbox;
 use super::request::{Question, Reader, Request};
 use super::rest::{self, Waiting};
 use super::round::{Listeners, OnTheirWay, Round};
@@ -72,10 +71,10 @@ impl Partition {
     }
 
     /// Serves requests until it is told to stop, and says whether that is why it ended. A store that failed ends it.
-    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) -> bool {
+    pub(super) fn run(mut self, mut requests: Inbox<Request>) -> bool {
         let mut waiting = Vec::with_capacity(MAX_ROUND);
         loop {
-            if requests.blocking_recv_many(&mut waiting, MAX_ROUND) == 0 {
+            if requests.take(&mut waiting, MAX_ROUND) == 0 {
                 return true;
             }
             self.on_their_way.arrived(self.listeners.durable.rounds());

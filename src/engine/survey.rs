@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
+use super::queue::Queue;
 use super::{Engine, Error};
 use crate::contract::{Group, Message};
 use crate::domain::{Batch, Millis, TimerKind};
@@ -105,7 +106,7 @@ impl Engine {
     /// How many requests wait for each partition.
     #[must_use]
     pub fn partition_depths(&self) -> Vec<usize> {
-        self.shared.partitions.iter().map(|queue| queue.max_capacity() - queue.capacity()).collect()
+        self.shared.partitions.iter().map(Queue::waiting).collect()
     }
 
     /// What the store has observed of its own work.
