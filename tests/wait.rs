@@ -3,6 +3,7 @@
 mod harness;
 
 use harness::{PATIENCE, Server, Setup};
+use rephase::contract::BatchClientStatus;
 use serde_json::json;
 
 #[tokio::test]
@@ -60,6 +61,27 @@ async fn whoever_asks_for_a_pipeline_or_a_retry_can_wait_for_what_comes_of_it() 
     assert_eq!((&would.json()["status"], would.json().get("phase_status")), (&json!("dry_run"), None));
     assert_eq!(client.post(&retries, json!({ "phase_name": "nlp" })).await.status, 409);
     assert_eq!(client.attempts(&batch, "nlp").await.len(), 3);
+}
+
+/// Somebody else may begin the next retry before whoever waits comes to look.
+#[tokio::test]
+async fn whoever_waits_is_told_of_the_rest_whatever_began_since() {
+    let server = Server::with_stuck_workers().await;
+    let client = &server.client;
+    let batch = client.ready_batch(1).await;
+    client.pipeline(&batch, "nlp").await;
+    let engine = server.app.engine();
+    let mut rest = std::pin::pin!(engine.rest(batch.parse().expect("an id")));
+    tokio::select! {
+        biased;
+        _ = &mut rest => panic!("it runs"),
+        () = std::future::ready(()) => {}
+    }
+    client.post(&format!("/v1/batches/{batch}/cancel"), json!({})).await;
+    assert_eq!(client.retry(&batch, json!({ "phase_name": "spellcheck" })).await.status, 202);
+    let record = rest.await.expect("told").expect("there is such a batch");
+    assert_eq!(record.status.for_client(), BatchClientStatus::Cancelled);
+    assert_eq!(client.status(&batch).await["status"], "processing");
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ impl Partition {
             Ok(Some(record)) if !rest::rests(&record) => Waiting::add(&mut waiting, batch, reply),
             answer => {
                 // Whoever asked may have gone away.
-                let _ = reply.send(answer.map(drop).map_err(Error::from));
+                let _ = reply.send(answer.map_err(Error::from));
             }
         }
     }

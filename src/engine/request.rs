@@ -13,7 +13,7 @@ use super::letters::{LetterRequest, Refusal};
 use super::notices::Whom;
 use super::once::{RequestKey, Reservation};
 use super::posting::PostRequest;
-use super::{Error, Submission};
+use super::{Error, Submission, rest};
 use crate::contract::idempotency::Key;
 use crate::contract::{Group, Message, Notice};
 use crate::domain::{
@@ -30,7 +30,7 @@ pub(super) enum Request {
     /// To be told when the batch is no longer being processed.
     Rest {
         batch: BatchId,
-        reply: oneshot::Sender<Result<(), Error>>,
+        reply: rest::Reply,
     },
     Claim {
         group: Group,

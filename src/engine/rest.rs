@@ -1,6 +1,7 @@
 //! Who waits for a batch to come to rest.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -11,7 +12,8 @@ use crate::domain::{Batch, BatchId};
 /// How many may wait in one partition. Each holds a connection open; past that a client is told to come back.
 const MAX_WAITING: usize = 4_096;
 
-pub(super) type Reply = oneshot::Sender<Result<(), Error>>;
+/// The record that rests; none where there is no such batch.
+pub(super) type Reply = oneshot::Sender<Result<Option<Arc<Batch>>, Error>>;
 
 /// Those who wait, by batch.
 #[derive(Default)]
@@ -36,12 +38,12 @@ impl Waiting {
     }
 
     /// Tells those who wait for `batch`, if that is no longer being processed. Call once that is durable.
-    pub(super) fn tell(&mut self, batch: &Batch) {
+    pub(super) fn tell(&mut self, batch: &Arc<Batch>) {
         if !self.replies.is_empty() && rests(batch) {
             for reply in self.replies.remove(&batch.id).unwrap_or_default() {
                 self.count -= 1;
                 // Whoever asked may have gone away.
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(Ok(Some(Arc::clone(batch))));
             }
         }
     }
@@ -58,7 +60,7 @@ impl Waiting {
 /// What came of looking at a record that may be at hand.
 enum Wait {
     /// There is nothing to wait for.
-    Over,
+    Over(Arc<Batch>),
     Begun,
     /// It is not at hand.
     Unknown(Reply),
@@ -70,14 +72,15 @@ pub(super) fn rests(batch: &Batch) -> bool {
 }
 
 impl Engine {
-    /// Waits until `batch` is no longer being processed, which is durable then, or there is no such batch.
+    /// Waits until `batch` is no longer being processed, and answers with the durable record that says so, whatever has
+    /// become of the batch since; none where there is no such batch.
     ///
     /// # Errors
     /// [`Error::Overloaded`] and [`Error::Unavailable`].
-    pub async fn rest(&self, batch: BatchId) -> Result<(), Error> {
+    pub async fn rest(&self, batch: BatchId) -> Result<Option<Arc<Batch>>, Error> {
         let (reply, answer) = oneshot::channel();
         match self.wait_at_hand(batch, reply) {
-            Wait::Over => return Ok(()),
+            Wait::Over(record) => return Ok(Some(record)),
             Wait::Begun => {}
             Wait::Unknown(reply) => {
                 let partition = self.partition_of(batch.0.as_bytes());
@@ -94,7 +97,7 @@ impl Engine {
         let mut waiting = durable.waiting();
         let record = durable.cache().get(batch);
         match record {
-            Some(record) if rests(&record) => Wait::Over,
+            Some(record) if rests(&record) => Wait::Over(record),
             Some(_) => {
                 Waiting::add(&mut waiting, batch, reply);
                 Wait::Begun

@@ -1,5 +1,7 @@
 //! Which user asks: whom a token names, or, where there are none, whom the request names.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderName};
@@ -7,10 +9,10 @@ use serde_json::{Map, Value};
 
 use super::access::bearer;
 use super::tokens::Caller;
-use super::wait::record;
 use super::{Gateway, Problem};
 use crate::contract::requests::ClientId;
-use crate::domain::BatchId;
+use crate::domain::{Batch, BatchId, Rejected};
+use crate::engine::Engine;
 
 const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 const ORGANISATION: HeaderName = HeaderName::from_static("x-org-id");
@@ -130,4 +132,13 @@ impl Identity {
         let is_owner = record(gateway.engine()?, id).await?.details.user_id == caller.user;
         if is_owner { Ok(()) } else { Err(Problem::forbidden("only the owner of a batch may read it")) }
     }
+}
+
+/// The durable record of `batch`.
+async fn record(engine: &Engine, batch: BatchId) -> Result<Arc<Batch>, Problem> {
+    if let Some((record, _)) = engine.at_hand(batch) {
+        return Ok(record);
+    }
+    let read = |record: Option<&Arc<Batch>>| Ok(Arc::clone(record.ok_or(Rejected::NoSuchBatch)?));
+    Ok(engine.query(batch, move |reader| read(reader?.batch())).await?)
 }

@@ -78,7 +78,7 @@ pub(super) async fn request_pipeline(
         });
         answer(StatusCode::ACCEPTED, batch, &body)
     });
-    wait.answer(&gateway, (batch, phase), accepted.await?).await
+    Ok(wait.answer(&gateway, (batch, phase), accepted.await?).await)
 }
 
 /// What there is to say where a pipeline was accepted and none of its phases is left to run.
@@ -186,7 +186,7 @@ pub(super) async fn retry(
         answer.headers.push((header::LOCATION.as_str().to_owned(), location));
         answer
     });
-    wait.answer(&gateway, (batch, phase), accepted.await?).await
+    Ok(wait.answer(&gateway, (batch, phase), accepted.await?).await)
 }
 
 /// The batch as it is, and as it would be after `input`.

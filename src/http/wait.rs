@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::context::{etag, respond};
 use super::{Gateway, Problem};
 use crate::contract::PipelineExecutionStatus;
-use crate::domain::{Batch, BatchId, Phase, Rejected};
-use crate::engine::{Answer, Engine};
+use crate::domain::{Batch, BatchId, Phase};
+use crate::engine::Answer;
 
 /// How long a client may wait for a batch to come to rest, in milliseconds: shorter than proxies wait for an answer.
 const MAX_WAIT_MS: u64 = 30_000;
@@ -42,17 +42,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Wait {
 }
 
 impl Wait {
-    /// Waits until nothing of `batch` waits or runs any more, and says whether it has come to that: not where the time is
-    /// over before, or the server ends.
-    pub(super) async fn for_rest(&self, gateway: &Gateway, batch: BatchId) -> Result<bool, Problem> {
+    /// Waits until nothing of `batch` waits or runs any more, and gives the record that says so; none where the time is
+    /// over before, the server ends, or there is no such batch.
+    pub(super) async fn for_rest(&self, gateway: &Gateway, batch: BatchId) -> Result<Option<Arc<Batch>>, Problem> {
         if self.0.is_zero() {
-            return Ok(false);
+            return Ok(None);
         }
         let rest = gateway.engine()?.rest(batch);
         tokio::select! {
-            rested = rest => rested.map(|()| true).map_err(Problem::from),
-            () = tokio::time::sleep(self.0) => Ok(false),
-            () = gateway.drain.cancelled() => Ok(false),
+            rested = rest => rested.map_err(Problem::from),
+            () = tokio::time::sleep(self.0) => Ok(None),
+            () = gateway.drain.cancelled() => Ok(None),
         }
     }
 
@@ -63,16 +63,12 @@ impl Wait {
         gateway: &Gateway,
         (batch, phase): (BatchId, Phase),
         (accepted, is_replayed): (Answer, bool),
-    ) -> Result<Response, Problem> {
-        let engine = gateway.engine()?;
+    ) -> Response {
         let answer = match self.for_rest(gateway, batch).await {
-            Ok(true) => match record(engine, batch).await {
-                Ok(record) => ended(accepted, &record, phase),
-                Err(_) => accepted,
-            },
-            Ok(false) | Err(_) => accepted,
+            Ok(Some(record)) => ended(accepted, &record, phase),
+            Ok(None) | Err(_) => accepted,
         };
-        Ok(respond(answer, is_replayed))
+        respond(answer, is_replayed)
     }
 }
 
@@ -99,13 +95,4 @@ fn ended(mut answer: Answer, record: &Batch, phase: Phase) -> Answer {
         answer.headers.extend(etag(record).map(|(name, value)| (name.as_str().to_owned(), value)));
     }
     answer
-}
-
-/// The durable record of `batch`.
-pub(super) async fn record(engine: &Engine, batch: BatchId) -> Result<Arc<Batch>, Problem> {
-    if let Some((record, _)) = engine.at_hand(batch) {
-        return Ok(record);
-    }
-    let read = |record: Option<&Arc<Batch>>| Ok(Arc::clone(record.ok_or(Rejected::NoSuchBatch)?));
-    Ok(engine.query(batch, move |reader| read(reader?.batch())).await?)
 }
