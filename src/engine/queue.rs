@@ -120,8 +120,16 @@ impl Drop for Pull {
 #[cfg(test)]
 mod tests {
     use std::thread::JoinHandle;
+    use std::time::{Duration, Instant};
 
     use super::*;
+
+    /// A bell that does not ring would let a test wait for ever.
+    const NEVER: Duration = Duration::from_mins(1);
+
+    async fn in_time<F: Future>(something: F) -> F::Output {
+        tokio::time::timeout(NEVER, something).await.expect("it is not waited for in vain")
+    }
 
     /// A queue, and a thread that says what it took each time.
     fn served(capacity: usize, limit: usize) -> (Queue<u32>, JoinHandle<Vec<Vec<u32>>>) {
@@ -156,7 +164,7 @@ mod tests {
             })
         });
         for sender in senders.collect::<Vec<_>>() {
-            sender.await.expect("it has sent all");
+            in_time(sender).await.expect("it has sent all");
         }
         drop(queue);
         let taken = thread.join().expect("it ended");
@@ -179,7 +187,7 @@ mod tests {
         for _ in 0..1_000 {
             let (reply, answer) = tokio::sync::oneshot::channel();
             queue.try_send(reply).expect("there is room");
-            answer.await.expect("answered");
+            in_time(answer).await.expect("answered");
         }
         assert_eq!(queue.waiting(), 0);
         drop(queue);
@@ -194,11 +202,36 @@ mod tests {
         // The task that rings never runs.
         runtime.block_on(async { queue.try_send(2).expect("there is room") });
         drop(runtime);
+        let began = Instant::now();
         while queue.waiting() > 0 {
+            assert!(began.elapsed() < NEVER, "nobody takes it");
             thread::yield_now();
         }
         drop(queue);
         assert_eq!(thread.join().expect("it ended").concat(), [1, 2]);
+    }
+
+    /// Whoever finds the bell pulled rings no second time.
+    #[tokio::test]
+    async fn all_of_one_turn_of_the_runtime_are_one_ring() {
+        let (sender, mut inbox) = queue(8);
+        let queue = Arc::new(Queue::new(sender, thread::current()));
+        let is_pulled = || queue.bell.0.is_pulled.load(Ordering::Acquire);
+        queue.try_send(1).expect("there is room");
+        // It runs behind the bell's own task.
+        let second = Arc::clone(&queue);
+        let second = tokio::spawn(async move {
+            assert!(second.bell.0.is_pulled.load(Ordering::Acquire), "it has not rung by then");
+            second.try_send(2).expect("there is room");
+        });
+        in_time(second).await.expect("sent");
+        let began = Instant::now();
+        while is_pulled() {
+            assert!(began.elapsed() < NEVER, "it never rings");
+            tokio::task::yield_now().await;
+        }
+        let mut taken = Vec::new();
+        assert_eq!((inbox.take(&mut taken, 8), taken), (2, vec![1, 2]));
     }
 
     #[test]

@@ -106,3 +106,28 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_so_many_and_those_who_leave_make_some() {
+        let mut waiting = Waiting::default();
+        let mut wait = |batch: u128| {
+            let (reply, answer) = oneshot::channel();
+            waiting.add(BatchId(Uuid::from_u128(batch)), reply);
+            answer
+        };
+        let mut answers: Vec<_> = (0..MAX_WAITING as u128).map(|number| wait(number % 100)).collect();
+        assert!(matches!(wait(1).try_recv(), Ok(Err(Error::Overloaded))));
+        assert!(answers.iter_mut().all(|answer| matches!(answer.try_recv(), Err(TryRecvError::Empty))));
+        answers.truncate(MAX_WAITING - 2);
+        let [mut first, mut second, mut third] = [200, 201, 202].map(wait);
+        assert!([&mut first, &mut second].into_iter().all(|some| matches!(some.try_recv(), Err(TryRecvError::Empty))));
+        assert!(matches!(third.try_recv(), Ok(Err(Error::Overloaded))));
+    }
+}
