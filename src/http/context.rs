@@ -71,14 +71,14 @@ async fn correlate(State(around): State<Arc<Around>>, mut request: Request, next
     let correlation_id = sent.and_then(|text| Uuid::parse_str(text.trim()).ok()).unwrap_or_else(fresh_id);
     request.extensions_mut().insert(CorrelationId(correlation_id));
     let span = tracing::debug_span!("request", method, route = route.template(), %correlation_id, traceparent);
-    let admitted = pages.admit(request.method(), request.headers()).and_then(|()| rule.admit(&mut request));
-    let mut response = match admitted {
-        Ok(()) => {
-            let answered = AssertUnwindSafe(next.run(request).instrument(span.clone())).catch_unwind().await;
-            answered.unwrap_or_else(|panic| problem::panicked(panic.as_ref()))
+    let answer = async move {
+        match pages.admit(request.method(), request.headers()).and_then(|()| rule.admit(&mut request)) {
+            Ok(()) => next.run(request).await,
+            Err(problem) => problem.into_response(),
         }
-        Err(problem) => problem.into_response(),
     };
+    let answered = AssertUnwindSafe(answer.instrument(span.clone())).catch_unwind().await;
+    let mut response = answered.unwrap_or_else(|panic| problem::panicked(panic.as_ref()));
     let problem = response.extensions_mut().remove::<Problem>().or_else(|| Problem::of_plain(&response));
     if let Some(problem) = problem {
         let rendered = problem.render(correlation_id);

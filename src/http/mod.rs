@@ -127,6 +127,10 @@ impl Gateway {
         &self.drain
     }
 
+    fn around(&self, rule: Rule, routes: Router<Self>) -> Router<Self> {
+        around(routes, &self.access.browsers, &self.requests, rule)
+    }
+
     fn engine(&self) -> Result<&Engine, Problem> {
         self.engine.get().ok_or_else(Problem::recovering)
     }
@@ -134,8 +138,8 @@ impl Gateway {
 
 /// Every route, under the rule of its audience: where a route stands below says who may use it.
 pub fn router(gateway: Gateway) -> Router {
-    let (access, requests) = (&gateway.access, &gateway.requests);
-    let under = |rule: Rule, routes| around(routes, &access.browsers, requests, rule);
+    let access = &gateway.access;
+    let under = |rule, routes| gateway.around(rule, routes);
     let pages = page::routes().merge(openapi::routes()).layer(browsers::page());
     let routes = Router::new()
         .merge(under(Rule::of_users(&gateway), user_routes()))
@@ -227,8 +231,8 @@ fn worker_routes() -> Router<Gateway> {
 
 /// What connections past the limit get: health and metrics, and else that the server is full.
 pub fn refusals(gateway: Gateway) -> Router {
-    let (access, requests) = (&gateway.access, &gateway.requests);
-    let under = |rule: Rule, routes| around(routes, &access.browsers, requests, rule);
+    let access = &gateway.access;
+    let under = |rule, routes| gateway.around(rule, routes);
     Router::new()
         .merge(under(Rule::of_role(Role::Metrics, access), metrics_routes()))
         .merge(under(Rule::Open, health_routes().fallback(problem::full)))
