@@ -8,14 +8,14 @@ mod harness;
 
 use std::path::Path;
 
-use harness::{Client, Server, Setup, database, kept, start_app, verify};
+use harness::{Client, Server, Setup, database, kept, no_automatic_retry, start_app, verify};
 use rephase::app::App;
 use rephase::clock::ManualClock;
-use rephase::domain::Millis;
+use rephase::domain::{Millis, Rules};
 use serde_json::{Value, json};
 
 /// The versions whose stores lie in tests/fixtures/stores.
-const VERSIONS: [&str; 7] = ["v1", "v2", "v3", "v4", "v5", "v6", "v7"];
+const VERSIONS: [&str; 8] = ["v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8"];
 
 /// The versions whose backups lie in tests/fixtures/backups.
 const BACKUPS: [&str; 1] = ["v1"];
@@ -112,7 +112,8 @@ async fn an_hour_later(directory: &Path, expected: &[Value]) -> (App, Client) {
     let written: jiff::Timestamp =
         newest["details"]["registered_at"].as_str().and_then(|time| time.parse().ok()).expect("a time");
     let later = u64::try_from(written.as_millisecond() + 4_000_000).expect("after 1970");
-    let setup = Setup { data: kept(directory), ..Setup::default() };
+    let rules = Rules { max_user_retries: 100, ..no_automatic_retry() };
+    let setup = Setup { data: kept(directory), rules, ..Setup::default() };
     let app = start_app(setup, ManualClock::new(Millis(later)).clock()).await.expect("it opens");
     let client = Client::new(&format!("http://{}", app.address())).as_user(OWNER);
     (app, client)
@@ -132,23 +133,30 @@ async fn what_an_older_version_left_running_is_finished() {
     }
 }
 
-/// In format 7 the newest attempts lay alone, and older ones eight together.
+/// In format 7 the newest attempts lay alone, and older ones eight together. In format 8 all lay beside their batch.
 #[tokio::test]
 async fn a_ledger_of_before_is_read_and_added_to() {
+    for version in ["v7", "v8"] {
+        is_read_and_added_to(version).await;
+    }
+}
+
+async fn is_read_and_added_to(version: &str) {
     let directory = tempfile::tempdir().expect("a directory");
-    let batches = unpack("v7", directory.path());
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores/v7/attempts.json");
+    let batches = unpack(version, directory.path());
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stores").join(version);
+    let fixture = fixture.join("attempts.json");
     let said = std::fs::read_to_string(fixture).expect("what it said");
     let said: Value = serde_json::from_str(&said).expect("the attempts of a batch");
     let (id, mut expected) = (said["batch_id"].as_str().expect("an id"), said["attempts"].as_array().cloned());
     let expected = expected.as_mut().expect("a list");
     let (app, client) = an_hour_later(directory.path(), &batches).await;
     let path = |query: &str| format!("/v1/batches/{id}/phases/spellcheck/attempts?{query}");
-    assert_eq!(client.get(&path("limit=200")).await.json()["attempts"].as_array(), Some(&*expected));
-    for number in expected.len() + 1..=40 {
+    assert_eq!(client.get(&path("limit=200")).await.json()["attempts"].as_array(), Some(&*expected), "{version}");
+    for number in expected.len() + 1..=80 {
         let asked = json!({ "phase_name": "spellcheck", "force": true });
         let answer = client.retry(id, asked).await;
-        assert_eq!(answer.status, 202, "{number} {}", answer.text);
+        assert_eq!(answer.status, 202, "{version} {number} {}", answer.text);
         client.until_settled(id).await;
         let newest = client.get(&path(&format!("from={number}"))).await.json();
         assert_eq!(newest["attempts"][0]["attempt"], number);

@@ -1,6 +1,7 @@
 //! The store: one atomic commit, durable before it is answered, and many of them in one flush.
 
 use std::future::Future as _;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -189,6 +190,15 @@ fn record(commit: &mut Commit, batch: &Batch, attempt: &Attempt) {
     commit.record_attempt(batch.id, Phase::Nlp, attempt).expect("encoded");
 }
 
+/// Each in a commit of its own.
+fn record_some(store: &Store, (batch, attempt): (&Batch, &Attempt), some: RangeInclusive<u32>) {
+    for number in some {
+        let mut commit = Commit::new();
+        record(&mut commit, batch, &Attempt { number, ..attempt.clone() });
+        store.commit_blocking(commit).expect("committed");
+    }
+}
+
 fn numbers(attempts: Result<Vec<Attempt>, store::Error>) -> Vec<u32> {
     attempts.expect("readable").iter().map(|attempt| attempt.number).collect()
 }
@@ -209,16 +219,16 @@ fn reads_whole(store: &Store, batch: &Batch, count: u32) {
     }
 }
 
-/// How many keys the attempts of a store have that nobody has open.
-fn attempt_keys(directory: &Path) -> usize {
+/// How many keys the attempts of a store have that nobody has open: beside their batch, and volumes.
+fn attempt_keys(directory: &Path) -> (usize, usize) {
     let tree = sled::open(directory.join("store")).expect("it opens").open_tree("rephase").expect("a tree");
-    tree.scan_prefix(b"b").count()
+    (tree.scan_prefix(b"b").count(), tree.scan_prefix(b"A").count())
 }
 
 /// Whoever reads a ledger while it grows finds all that had ended by the time of the record that it has.
 #[test]
 fn a_ledger_that_grows_reads_whole() {
-    const COUNT: u32 = 100;
+    const COUNT: u32 = 150;
     let directory = tempfile::tempdir().expect("a directory");
     let store = open(directory.path()).expect("it opens");
     let (batch, attempt) = with_attempts(COUNT);
@@ -245,15 +255,15 @@ fn a_ledger_that_grows_reads_whole() {
     });
     drop(store);
     reads_whole(&open(directory.path()).expect("it opens again"), &batch, COUNT);
-    assert_eq!(attempt_keys(directory.path()), 13, "twelve times eight, and four");
+    assert_eq!(attempt_keys(directory.path()), (3, 2), "twice eight, and six; and what is older, 64 by 64");
 }
 
 #[test]
 fn an_attempt_that_does_not_fit_has_a_key_of_its_own_and_those_behind_it_up_to_the_next_eight() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = open(directory.path()).expect("it opens");
-    let (batch, attempt) = with_attempts(40);
-    for number in 1..=40 {
+    let (batch, attempt) = with_attempts(80);
+    for number in 1..=80 {
         let mut commit = Commit::new();
         // The first of eight, one in the middle, and two that fit alone but not together.
         let length = match number {
@@ -267,9 +277,122 @@ fn an_attempt_that_does_not_fit_has_a_key_of_its_own_and_those_behind_it_up_to_t
         let read = store.attempts_from(&batch, Phase::Nlp, number, 1).expect("readable").pop().expect("it is there");
         assert_eq!((read.number, read.reason), (number, reason));
     }
-    reads_whole(&store, &batch, 40);
+    reads_whole(&store, &batch, 80);
     drop(store);
-    assert_eq!(attempt_keys(directory.path()), 8 + (1 + 4) + (1 + 4) + 1 + 1);
+    // From the fourth on eights are put away, without those before them; the last two are too new.
+    assert_eq!(attempt_keys(directory.path()), (8 + (1 + 4) + (1 + 4) + 2, 1));
+}
+
+/// What says little that is new takes little room, and what takes much is put away all the same.
+#[test]
+fn eights_that_do_not_fit_into_one_volume_are_in_several() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let (batch, attempt) = with_attempts(137);
+    // Nothing of these is said twice.
+    let mut digits = 0_u64;
+    for number in 1..=137 {
+        let mut commit = Commit::new();
+        let reason = std::iter::repeat_with(|| {
+            digits = digits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            format!("{digits:016x}")
+        });
+        let reason = if (65..=128).contains(&number) { None } else { Some(reason.take(15).collect()) };
+        record(&mut commit, &batch, &Attempt { number, reason: reason.clone(), ..attempt.clone() });
+        store.commit_blocking(commit).expect("committed");
+        let read = store.attempts_from(&batch, Phase::Nlp, number, 1).expect("readable").pop().expect("it is there");
+        assert_eq!((read.number, read.reason), (number, reason));
+    }
+    reads_whole(&store, &batch, 137);
+    drop(store);
+    assert_eq!(attempt_keys(directory.path()), (2, 4 + 1));
+}
+
+#[test]
+fn a_volume_that_is_damaged_is_told_and_stops_no_step() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (batch, attempt) = with_attempts(150);
+    let store = open(directory.path()).expect("it opens");
+    record_some(&store, (&batch, &attempt), 1..=80);
+    drop(store);
+    let whole = {
+        let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
+        tree.scan_prefix(b"A").next().expect("a volume").expect("readable")
+    };
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut value = whole.1.to_vec();
+        change(&mut value);
+        value
+    };
+    let damages = [
+        Vec::new(),
+        vec![1],
+        b"\x09\x04future".to_vec(),
+        changed(&|value| value[1] = 0xff),
+        changed(&|value| value[4] = value[4].wrapping_add(1)),
+        changed(&|value| value[4] = value[4].wrapping_sub(1)),
+        changed(&|value| value[5] ^= 1),
+        // Whole, and yet nothing that was put away: an eight that is cut short, and one that is none.
+        [&[1, 0, 0, 0, 2, 0x20, 0, 9][..]].concat(),
+        [&[1, 0, 0, 0, 3, 0x30, 0, 1, 2][..]].concat(),
+        changed(&|value| value.truncate(value.len() - 1)),
+        changed(&|value| value.push(0)),
+    ];
+    for damage in damages {
+        let tree = sled::open(directory.path().join("store")).expect("it opens").open_tree("rephase").expect("a tree");
+        tree.insert(&whole.0, damage.as_slice()).expect("written");
+        tree.flush().expect("flushed");
+        drop(tree);
+        let store = open(directory.path()).expect("it opens");
+        let read = store.attempts_from(&batch, Phase::Nlp, 1, 100);
+        assert!(matches!(read, Err(store::Error::Corrupt(_))), "{damage:?} {read:?}");
+        let mut by_then = batch.clone();
+        by_then.phases[Phase::Nlp.index()].as_mut().expect("it is there").attempts = 80;
+        let newest = numbers(store.newest_attempts(&by_then, Phase::Nlp, 8));
+        assert!(newest.into_iter().eq((73..=80).rev()), "{damage:?}");
+    }
+    let store = open(directory.path()).expect("it opens");
+    record_some(&store, (&batch, &attempt), 81..=150);
+    assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 65, 200)), (65..=150).collect::<Vec<_>>());
+}
+
+/// What is put away meanwhile is neither missing in it nor there twice.
+#[test]
+fn a_backup_has_the_ledger_as_it_was() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let pair = with_attempts(90);
+    let (batch, attempt) = (&pair.0, &pair.1);
+    record_some(&store, (batch, attempt), 1..=71);
+    let lines = |store: &Store, more: RangeInclusive<u32>| {
+        let snapshot = store.snapshot().expect("the only one");
+        record_some(store, (batch, attempt), more);
+        let mut lines = Vec::new();
+        let mut write = |line| {
+            lines.push(line);
+            true
+        };
+        store::backup(&snapshot, "now", &mut write).expect("it can be read");
+        lines
+    };
+    let before = lines(&store, RangeInclusive::new(1, 0));
+    assert_eq!(before.len(), 1 + 71 + 1);
+    assert_eq!(lines(&store, 72..=90), before);
+    reads_whole(&store, batch, 90);
+}
+
+#[test]
+fn a_batch_that_goes_takes_all_its_attempts_along() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path()).expect("it opens");
+    let (batch, attempt) = with_attempts(150);
+    record_some(&store, (&batch, &attempt), 1..=150);
+    let mut removal = Commit::new();
+    store.remove_batch(&mut removal, &batch).expect("readable");
+    store.commit_blocking(removal).expect("committed");
+    assert_eq!(numbers(store.attempts_from(&batch, Phase::Nlp, 0, 200)), [0; 0]);
+    drop(store);
+    assert_eq!(attempt_keys(directory.path()), (0, 0));
 }
 
 #[test]

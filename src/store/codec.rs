@@ -41,6 +41,13 @@ pub(super) fn append<T: Versioned>(list: &[u8], count: u8, element: &[u8]) -> Op
     Some([&[T::VERSION, longer], elements, element].concat())
 }
 
+/// How many elements a list has that was written in the newest version; none where it was not, or they are too many to
+/// tell without decoding.
+pub(super) fn count<T: Versioned>(list: &[u8]) -> Option<u8> {
+    let (version, list) = list.split_first()?;
+    list.first().copied().filter(|count| *version == T::VERSION && *count <= MAX_COUNT)
+}
+
 /// The greatest count of elements that is written in one byte.
 const MAX_COUNT: u8 = 250;
 

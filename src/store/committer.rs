@@ -205,7 +205,7 @@ impl Committer {
     fn add_attempts(&self, commits: &[Commit], writes: &mut Vec<Write>) -> Result<(), String> {
         let attempts = commits.iter().flat_map(|commit| &commit.attempts);
         for (key, value) in ledger::added(&self.state, attempts).map_err(text)? {
-            writes.push(Write { which: Which::State, key: key.into(), value: Some(value.into()) });
+            writes.push(Write { which: Which::State, key: key.into(), value: value.map(Into::into) });
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ledger::stored_attempts;
+use super::ledger::{stored_attempts, stored_volume};
 use super::stored::{
     StoredAnswer, StoredAttempt, StoredBalance, StoredBatch, StoredCharge, StoredDetails, StoredEssay, StoredJob,
     StoredLate, StoredLetter, StoredMember, StoredMessage, StoredPlace, StoredResult,
@@ -18,14 +18,18 @@ use super::{Error, codec};
 /// The version of the form that backups have.
 pub(super) const BACKUP_VERSION: u32 = 1;
 
+/// What attempts that have ended are called, wherever they lie. Each has a line of its own.
+pub(super) const ATTEMPT: &str = "attempt";
+
 /// What a backup has, each by its letter, with its name there. A letter is the prefix of its keys, but for what lies under
-/// a batch, which follows the batch's `b`.
-pub(super) const KINDS: [(u8, &str); 15] = [
+/// a batch, which follows the batch's `b`. Older attempts come before newer ones.
+pub(super) const KINDS: [(u8, &str); 16] = [
+    (b'A', ATTEMPT),
     (b'b', "batch"),
     (b'd', "details"),
     (b'e', "essays"),
     (b'r', "results"),
-    (b'a', "attempt"),
+    (b'a', ATTEMPT),
     (b'l', "late_outcome"),
     (b'o', "message"),
     (b'k', "message_key"),
@@ -95,15 +99,17 @@ pub(super) fn name_of(letter: u8) -> Result<&'static str, Error> {
 
 /// What lies under a key, which is given without its letter, as JSON: what was put together each under its own key.
 pub(super) fn to_json(letter: u8, key: Vec<u8>, stored: &[u8]) -> Result<Vec<(Vec<u8>, Value)>, Error> {
-    if letter != b'a' {
-        return Ok(vec![(key, value_to_json(letter, stored)?)]);
-    }
+    let attempts = match letter {
+        b'a' => stored_attempts(stored)?,
+        b'A' => stored_volume(stored)?,
+        _ => return Ok(vec![(key, value_to_json(letter, stored)?)]),
+    };
     let ledger = &key[..key.len().saturating_sub(size_of::<u32>())];
     let alone = |attempt: StoredAttempt| {
         let value = serde_json::to_value(&attempt).map_err(corrupt)?;
         Ok(([ledger, &attempt.number().to_be_bytes()].concat(), value))
     };
-    stored_attempts(stored)?.into_iter().map(alone).collect()
+    attempts.into_iter().map(alone).collect()
 }
 
 fn value_to_json(letter: u8, stored: &[u8]) -> Result<Value, Error> {
@@ -144,7 +150,7 @@ pub(super) fn from_json(prefix: u8, value: Value) -> Result<Vec<u8>, Error> {
         b'd' => codec::encode_newest(&serde_json::from_value::<StoredDetails>(value).map_err(corrupt)?),
         b'e' => stored::<Vec<StoredEssay>>(value),
         b'r' => stored::<Vec<StoredResult>>(value),
-        b'a' => stored::<StoredAttempt>(value),
+        b'a' | b'A' => stored::<StoredAttempt>(value),
         b'l' => stored::<StoredLate>(value),
         b'o' => stored::<StoredMessage>(value),
         b'j' => stored::<StoredJob>(value),

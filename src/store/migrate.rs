@@ -10,6 +10,7 @@
 //! | 6 | what lies under a batch has neighbouring keys |
 //! | 7 | older attempts of a phase are put together in one value |
 //! | 8 | eight attempts of a phase share a value from the first on; how many stand where |
+//! | 9 | older attempts of a phase are put away, apart from their batch |
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ use super::read::{self, failed};
 use super::{Error, keys};
 
 /// The format of a store made by this version.
-pub(super) const FORMAT_VERSION: u32 = 8;
+pub(super) const FORMAT_VERSION: u32 = 9;
 
 /// How many keys, or batches, are migrated in one write.
 const BITE: usize = 256;
@@ -46,8 +47,10 @@ pub(super) fn prepare(
             if found == 1 {
                 index_every_batch(&Tree::new(tree.clone()))?;
             }
-            // With what its journal says.
-            tree.insert(keys::COUNTS, Counts::of_all(state)?.encode()?).map_err(failed)?;
+            if found < 8 {
+                // With what its journal says.
+                tree.insert(keys::COUNTS, Counts::of_all(state)?.encode()?).map_err(failed)?;
+            }
         }
         Some(Ok(found)) if found > FORMAT_VERSION => {
             return Err(Error::NewerFormat { found, known: FORMAT_VERSION });

@@ -11,7 +11,8 @@ use super::commit::Commit;
 use super::committer::CONTENT_PART_BYTES;
 use super::disk::{DirectoryLock, Durability, directory_error};
 use super::layers::Tree;
-use super::lines::{BACKUP_VERSION, KINDS, Line, from_json};
+use super::ledger::{self, Ended};
+use super::lines::{ATTEMPT, BACKUP_VERSION, KINDS, Line, from_json};
 use super::migrate::FORMAT_VERSION;
 use super::open::{damaged, open_unlocked};
 use super::read::{self, failed};
@@ -122,18 +123,20 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
     let database = open_unlocked(&config).map_err(|error| damaged(&options.directory, &error))?;
     let tree = database.open_tree("rephase").map_err(failed)?;
     let contents = database.open_tree("contents").map_err(failed)?;
-    let mut writer = Writer { tree: tree.clone(), writes: sled::Batch::default(), count: 0 };
+    let tree = Tree::new(tree);
+    let mut writer = Writer { tree: tree.clone(), writes: sled::Batch::default(), attempts: Vec::new(), count: 0 };
     lines(file, |_, line| match line {
         Line::Record { kind, key, value } => {
             let known = KINDS.iter().find(|(_, name)| *name == kind);
             let (prefix, _) = known.ok_or_else(|| unfit(file, format!("it has a line of the unknown kind {kind}")))?;
-            let mut bytes = vec![*prefix];
-            bytes.append(&mut hex::decode(&key).map_err(|error| unfit(file, error))?);
-            if let Some(newest) = keys::newest(&bytes) {
-                bytes = newest;
+            let unfit_line = |error: Error| unfit(file, format!("{kind} {key}: {error}"));
+            let behind_letter = hex::decode(&key).map_err(|error| unfit(file, error))?;
+            let value = from_json(*prefix, value).map_err(unfit_line)?;
+            if kind == ATTEMPT {
+                return writer.add_attempt(Ended::under(&behind_letter, value).map_err(unfit_line)?);
             }
-            let value = from_json(*prefix, value).map_err(|error| unfit(file, format!("{kind} {key}: {error}")))?;
-            writer.put(bytes, value)
+            let key = [&[*prefix][..], &behind_letter].concat();
+            writer.put(keys::newest(&key).unwrap_or(key), value)
         }
         Line::Content { storage_id, text } => {
             let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
@@ -150,7 +153,6 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
         Line::Header { .. } | Line::Trailer { .. } => Ok(()),
     })?;
     writer.flush()?;
-    let tree = Tree::new(tree);
     index(&tree, &mut writer)?;
     writer.flush()?;
     writer.put(keys::COUNTS, Counts::of_all(&tree)?.encode()?)?;
@@ -163,14 +165,25 @@ fn write(options: &Options, file: &Path) -> Result<(), Error> {
 }
 
 struct Writer {
-    tree: sled::Tree,
+    tree: Tree,
     writes: sled::Batch,
+    attempts: Vec<Ended>,
     count: usize,
 }
 
 impl Writer {
     fn put(&mut self, key: impl Into<sled::IVec>, value: impl Into<sled::IVec>) -> Result<(), Error> {
         self.writes.insert(key, value);
+        self.count_one()
+    }
+
+    /// Attempts of a phase come in order, and lie then as those that were never in a backup.
+    fn add_attempt(&mut self, attempt: Ended) -> Result<(), Error> {
+        self.attempts.push(attempt);
+        self.count_one()
+    }
+
+    fn count_one(&mut self) -> Result<(), Error> {
         self.count += 1;
         if self.count.is_multiple_of(BITE) { self.flush() } else { Ok(()) }
     }
@@ -180,7 +193,14 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.tree.apply_batch(std::mem::take(&mut self.writes)).map_err(failed)
+        let mut writes = std::mem::take(&mut self.writes);
+        for (key, value) in ledger::added(&self.tree, std::mem::take(&mut self.attempts).iter())? {
+            match value {
+                Some(value) => writes.insert(key, value),
+                None => writes.remove(key),
+            }
+        }
+        self.tree.settled().apply_batch(writes).map_err(failed)
     }
 }
 

@@ -40,7 +40,7 @@ impl Store {
     /// As [`Store::batch`].
     pub fn remove_batch(&self, commit: &mut Commit, batch: &Batch) -> Result<(), Error> {
         let id = batch.id;
-        for prefix in [keys::batch(id), keys::charges(id)] {
+        for prefix in [keys::batch(id), keys::volumes(id), keys::charges(id)] {
             for key in self.shared.state.scan_prefix(prefix).keys() {
                 commit.delete(key.map_err(failed)?.to_vec());
             }

@@ -1,12 +1,15 @@
 //! What lies under a batch: the parts of its record, its attempts, and outcomes that came too late. The parts are
 //! neighbours, so that one page of the database has all that a step reads and writes of its batch.
 
-use super::bytes::phase_byte;
+use super::bytes::{phase_byte, phase_of};
 use crate::contract::idempotency::Key;
 use crate::domain::{BatchId, Millis, Phase};
 use crate::store::Error;
 
 pub(in crate::store) const BATCHES: &[u8] = b"b";
+
+/// Where older attempts are put away.
+pub(in crate::store) const VOLUMES: &[u8] = b"A";
 
 /// How long the key of a record's small part is, and what every key of its batch begins with.
 const RECORD_BYTES: usize = 17;
@@ -94,14 +97,35 @@ pub(in crate::store) fn results(id: BatchId, phase: Phase) -> Vec<u8> {
     of_phase(id, b'r', phase)
 }
 
-pub(in crate::store) fn attempts(id: BatchId, phase: Phase) -> Vec<u8> {
-    of_phase(id, b'a', phase)
-}
-
 pub(in crate::store) fn attempt(id: BatchId, phase: Phase, number: u32) -> Vec<u8> {
-    let mut key = attempts(id, phase);
+    let mut key = of_phase(id, b'a', phase);
     key.extend_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Where the volumes of a batch lie.
+pub(in crate::store) fn volumes(id: BatchId) -> Vec<u8> {
+    of_batch(b'A', id)
+}
+
+/// The volume of older attempts of which the first has this number.
+pub(in crate::store) fn volume(id: BatchId, phase: Phase, number: u32) -> Vec<u8> {
+    let mut key = volumes(id);
+    key.push(phase_byte(phase));
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The place in a ledger that a key has behind its letter: batch, phase and number.
+///
+/// # Errors
+/// [`Error::Corrupt`] where it is none.
+pub(in crate::store) fn place_in_ledger(behind_letter: &[u8]) -> Result<(BatchId, Phase, u32), Error> {
+    let place = behind_letter.split_first_chunk::<16>().and_then(|(id, rest)| Some((id, rest.split_first()?)));
+    let number = |rest: &[u8]| rest.try_into().map(u32::from_be_bytes).ok();
+    let place = place.and_then(|(id, (phase, rest))| Some((*id, *phase, number(rest)?)));
+    let (id, phase, number) = place.ok_or_else(|| Error::Corrupt("no attempt has such a key".to_owned()))?;
+    Ok((BatchId(uuid::Uuid::from_bytes(id)), phase_of(phase)?, number))
 }
 
 pub(in crate::store) fn late_outcomes(id: BatchId, phase: Phase) -> Vec<u8> {

@@ -11,6 +11,7 @@
 //! | | batch, 2, phase | how the essays came out of the phase |
 //! | | batch, 3, phase, number u32 | up to eight attempts that have ended, of which this is the first |
 //! | | batch, 4, phase, time u64 ms, start of the message's hash | an outcome that came too late |
+//! | `A` | batch, phase, number u32 | older attempts that were put away, of which this is the first |
 //! | `o` | group, sequence u64 | a message that its group has not consumed |
 //! | `k` | group, topic, first half of the hash | idempotency key: when it expires, u64 ms |
 //! | `h` | hash of a request's key | when it expires, u64 ms; then the answer to the request |
@@ -47,8 +48,8 @@ mod texts;
 pub use by_time::Aged;
 
 pub(super) use batch::{
-    BATCHES, attempt, attempts, batch, batch_of, details, essays, late_outcome, late_outcomes, letter_of, old_prefixes,
-    results, with_its_letter,
+    BATCHES, VOLUMES, attempt, batch, batch_of, details, essays, late_outcome, late_outcomes, letter_of, old_prefixes,
+    place_in_ledger, results, volume, volumes, with_its_letter,
 };
 pub(super) use by_owner::{
     LISTING, RUNNING_JOBS, facet_of, job, job_by_hash, job_member, jobs_of, listed, listed_of, listing, place_of,
@@ -67,7 +68,7 @@ pub(super) use messages::{
 pub(super) use texts::{content_part, hash_of, reference, references};
 
 /// Every prefix there is.
-pub(super) const PREFIXES: &[u8] = b"fnCbokhxtijqmzwcgvuyspE";
+pub(super) const PREFIXES: &[u8] = b"fnCbAokhxtijqmzwcgvuyspE";
 
 pub(super) const FORMAT: &[u8] = b"f";
 pub(super) const COMMITS: &[u8] = b"n";

@@ -12,13 +12,13 @@ use super::archive::Archive;
 use super::disk::DirectoryLock;
 use super::keys::Aged;
 use super::layers::Tree;
-use super::ledger::decode_attempts;
+use super::ledger::{decode_attempts, decode_volume};
 use super::migrate::FORMAT_VERSION;
 use super::open::{self, Opened};
 use super::read::{self, failed};
 use super::stored::StoredLate;
 use super::{Error, Options, codec, keys};
-use crate::domain::{Attempt, Batch, Millis, Phase};
+use crate::domain::{Attempt, Batch, BatchId, Millis, Phase};
 
 /// What was checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,6 +72,7 @@ pub fn verify(options: &Options, tell: &mut dyn FnMut(&str)) -> Result<Checked, 
     }
     let mut check = Check { tree, contents, archive, tell, checked: Checked::default(), timers: 0, listed: 0, ages: 0 };
     check.every_batch()?;
+    check.volumes()?;
     check.prefixes()?;
     check.outbox()?;
     check.timers()?;
@@ -160,20 +161,10 @@ impl Check<'_> {
             self.violation(&format!("batch {id}: {said}"));
         }
         for phase in Phase::ALL {
-            let mut ledger = Vec::new();
-            for entry in self.entries(&keys::attempts(id, phase)) {
-                let (key, value) = entry?;
-                let Some(mut attempts) = self.sound(&shown(&key), decode_attempts(&value)) else { continue };
-                // The first of those that share a key, or in stores of before the last.
-                let is_under = |attempt: Option<&Attempt>| {
-                    attempt.is_some_and(|attempt| key == keys::attempt(id, phase, attempt.number))
-                };
-                if !is_under(attempts.first()) && !is_under(attempts.last()) {
-                    self.violation(&format!("batch {id}: an attempt at {phase} lies under another number"));
-                }
-                self.checked.attempts += attempts.len() as u64;
-                ledger.append(&mut attempts);
-            }
+            let mut ledger = self.attempts(keys::volume, decode_volume, id, phase)?;
+            ledger.append(&mut self.attempts(keys::attempt, decode_attempts, id, phase)?);
+            // Stores of before there were volumes have some that are older than those.
+            ledger.sort_by_key(|attempt| attempt.number);
             for said in batch.ledger_violations(phase, &ledger) {
                 self.violation(&format!("batch {id}: {said}"));
             }
@@ -199,6 +190,42 @@ impl Check<'_> {
             }
         }
         self.age(&format!("batch {id}"), Aged::Batch(id), batch.rests_since())
+    }
+
+    /// The attempts at a phase that lie under keys like this.
+    fn attempts(
+        &mut self,
+        key_of: fn(BatchId, Phase, u32) -> Vec<u8>,
+        decode: fn(&[u8]) -> Result<Vec<Attempt>, Error>,
+        id: BatchId,
+        phase: Phase,
+    ) -> Result<Vec<Attempt>, Error> {
+        let mut found = Vec::new();
+        for entry in self.tree.range(key_of(id, phase, 0)..=key_of(id, phase, u32::MAX)) {
+            let (key, value) = entry.map_err(failed)?;
+            let Some(mut attempts) = self.sound(&shown(&key), decode(&value)) else { continue };
+            // The first of those that share a key, or in stores of before the last.
+            let is_under =
+                |attempt: Option<&Attempt>| attempt.is_some_and(|attempt| key == key_of(id, phase, attempt.number));
+            if !is_under(attempts.first()) && !is_under(attempts.last()) {
+                self.violation(&format!("batch {id}: an attempt at {phase} lies under another number"));
+            }
+            self.checked.attempts += attempts.len() as u64;
+            found.append(&mut attempts);
+        }
+        Ok(found)
+    }
+
+    /// Volumes belong to batches that are there, which says what is in them.
+    fn volumes(&mut self) -> Result<(), Error> {
+        for entry in self.entries(keys::VOLUMES) {
+            let (key, _) = entry?;
+            let Some((id, ..)) = self.sound(&shown(&key), keys::place_in_ledger(&key[1..])) else { continue };
+            if !self.has(&keys::batch(id))? {
+                self.violation(&format!("{}: it belongs to a batch that is not there", shown(&key)));
+            }
+        }
+        Ok(())
     }
 
     /// What is over has its age, so that it can be removed once it is old.
