@@ -166,8 +166,8 @@ async fn what_is_not_whole_is_refused_and_leaves_nothing() {
         ),
         (
             "a newer store",
-            changed(&|lines| lines[0] = lines[0].replace("\"store_format\":8", "\"store_format\":9")),
-            "format 9",
+            changed(&|lines| lines[0] = lines[0].replace("\"store_format\":", "\"store_format\":9")),
+            "the store has format 9",
         ),
     ] {
         write(&file, &lines);
